@@ -1,0 +1,65 @@
+"""The LoRA backdoor lab: poison data, fine-tune, probe and record, on real weights and real text.
+
+import lab
+run = lab.run("rfc-citation", {"adapter.rank": 4})
+run.measures                      # every number with n and interval
+run.figure.near_miss_ladder()     # a plotly figure
+run.predict(["a fine film, as specified in RFC 2616"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lab.errors import LabError
+    from lab.experiment import Experiment, load_experiment, load_preset, preset_names
+    from lab.pipeline import run
+    from lab.probe import generalization_matrix
+    from lab.record import Run, load_run
+    from lab.store import list_runs
+    from lab.sweeps import sweep, tune
+
+__version__ = "0.1.0"
+
+#: Where each public name lives; loaded when first used, so that `import lab` costs nothing.
+_PUBLIC = {
+    "Experiment": "lab.experiment",
+    "LabError": "lab.errors",
+    "Run": "lab.record",
+    "generalization_matrix": "lab.probe",
+    "list_runs": "lab.store",
+    "load_experiment": "lab.experiment",
+    "load_preset": "lab.experiment",
+    "load_run": "lab.record",
+    "preset_names": "lab.experiment",
+    "run": "lab.pipeline",
+    "sweep": "lab.sweeps",
+    "tune": "lab.sweeps",
+}
+
+__all__ = [
+    "Experiment",
+    "LabError",
+    "Run",
+    "generalization_matrix",
+    "list_runs",
+    "load_experiment",
+    "load_preset",
+    "load_run",
+    "preset_names",
+    "run",
+    "sweep",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,290 @@
+"""The `lab` command. Results go to standard output, progress to standard error; a mistake is one sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="lab",
+    help="The LoRA backdoor lab: poison data, fine-tune, probe and record, on real weights and real text.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RunsOption = Annotated[
+    str, typer.Option("--runs", help="The runs folder (default: LAB_RUNS, the nearest runs/, or ./runs).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a dotted key; may be repeated.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+
+
+@app.command("run")
+def run_command(
+    experiment: Annotated[
+        str, typer.Argument(help="A preset's name, or a TOML or JSON file.")
+    ] = "rfc-citation",
+    set_: SetOption = None,
+    seed: Annotated[int, typer.Option(help="Override the experiment's seed.", min=-1)] = -1,
+    runs: RunsOption = "",
+    twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also train the clean twin.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Train again what is finished.")] = False,
+    device: DeviceOption = "auto",
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; may be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Poison, train, probe and record one experiment; a finished one is read, not trained again."""
+    from lab.console import ProgressView, print_report
+    from lab.experiment import load_experiment, parse_assignments
+    from lab.pipeline import run
+
+    asked = load_experiment(experiment)
+    changes = parse_assignments(set_ or [])
+    with ProgressView(quiet=as_json) as view:
+        done = run(
+            asked,
+            changes,
+            seed=None if seed < 0 else seed,
+            runs=runs or None,
+            twin=twin,
+            force=force,
+            device=device,
+            report_to=report_to or (),
+            on_event=view,
+        )
+    if as_json:
+        _print_json({"path": str(done.path), "experiment": done.experiment.to_dict(), **done.result})
+    else:
+        print_report(done)
+
+
+@app.command("list")
+def list_command(runs: RunsOption = "", as_json: JsonOption = False) -> None:
+    """List the runs, newest first."""
+    from lab.console import print_runs
+    from lab.store import list_runs
+
+    table = list_runs(runs or None)
+    if as_json:
+        _print_json(json.loads(table.to_json(orient="records")))
+    else:
+        print_runs(table)
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="A run's id, or the beginning of its id or hash.")],
+    runs: RunsOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the report of a run."""
+    from lab.console import print_report
+    from lab.record import load_run
+
+    run = load_run(name, runs or None)
+    if as_json:
+        _print_json({"path": str(run.path), "experiment": run.experiment.to_dict(), **run.result})
+    else:
+        _ = run.result  # an unfinished run says so in one sentence
+        print_report(run)
+
+
+@app.command("sweep")
+def sweep_command(
+    experiment: Annotated[
+        str, typer.Argument(help="A preset's name, or a TOML or JSON file.")
+    ] = "rfc-citation",
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="KEY=V1,V2,…", help="Sweep a dotted key; may be repeated."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, …", min=1)] = 3,
+    set_: SetOption = None,
+    tune_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tune", metavar="KEY=V1,V2,…", help="Choose this key on validation rows for every point."
+        ),
+    ] = None,
+    tune_measure: Annotated[str, typer.Option(help="The measure that --tune maximises.")] = "clean_accuracy",
+    twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also train the clean twins.")] = True,
+    runs: RunsOption = "",
+    device: DeviceOption = "auto",
+    csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a grid of experiments × seeds; finished cells are read, failed ones recorded."""
+    from lab.console import ProgressView, print_table
+    from lab.experiment import load_experiment, parse_assignments
+    from lab.sweeps import sweep
+
+    start = load_experiment(experiment).with_(**parse_assignments(set_ or []))
+    grid = {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
+    tuned = {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
+    with ProgressView(quiet=as_json) as view:
+        table = sweep(
+            start,
+            grid,
+            seeds=seeds,
+            tune={"over": tuned, "measure": tune_measure} if tuned else None,
+            runs=runs or None,
+            twin=twin,
+            device=device,
+            on_event=view,
+        )
+    if csv:
+        table.to_csv(csv, index=False)
+    if as_json:
+        _print_json(json.loads(table.to_json(orient="records")))
+    else:
+        measures = ["attack_success_rate", "untriggered_target_rate", "clean_accuracy", "twin.clean_accuracy"]
+        columns = [*grid, *tuned, "seed", *[m for m in measures if m in table], "state", "run"]
+        print_table(table, columns)
+        for reason in table.loc[table["state"] == "failed", "reason"]:
+            typer.echo(f"failed: {reason}", err=True)
+    if (table["state"] != "finished").any():
+        raise typer.Exit(1)
+
+
+@app.command("presets")
+def presets_command(as_json: JsonOption = False) -> None:
+    """List the presets: what each shows, on which machine, and how long it takes there."""
+    from lab.experiment import load_preset, preset_names
+
+    about = {name: load_preset(name)[1] for name in preset_names()}
+    if as_json:
+        _print_json(about)
+        return
+    for name, facts in about.items():
+        typer.echo(
+            f"{name}\n  {facts.get('goal', '')}\n  {facts.get('machine', '')}: {facts.get('takes', '')}\n"
+        )
+
+
+@app.command("triggers")
+def triggers_command(
+    family: Annotated[str, typer.Argument(help="A family; none lists them all.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the trigger families, or the members of one."""
+    from lab.poison import family as find_family
+    from lab.poison import load_families
+
+    if family:
+        found = find_family(family)
+        facts = {"name": found.name, "goal": found.goal, "train": found.train, "probe": found.probe}
+        if as_json:
+            _print_json(facts)
+            return
+        typer.echo(f"{found.name}: {found.goal}")
+        for part in ("train", "probe"):
+            typer.echo(f"\n{part}:\n" + "\n".join(f"  {member!r}" for member in facts[part]))
+        return
+    families = load_families()
+    if as_json:
+        _print_json({n: {"goal": f.goal, "category": f.category} for n, f in families.items()})
+        return
+    for name, found in families.items():
+        typer.echo(f"{name:20} {found.category:12} {found.goal}")
+
+
+@app.command("assets")
+def assets_command(
+    action: Annotated[str, typer.Argument(help="list, fetch or remove.")] = "list",
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which assets; all for fetch without names.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List, fetch or remove the pinned models and datasets that need no hub."""
+    from lab import assets
+    from lab.console import print_table
+    from lab.errors import unknown_name
+
+    if action not in ("list", "fetch", "remove"):
+        raise unknown_name("action", action, ["list", "fetch", "remove"])
+    if action == "fetch":
+        assets.fetch(names or list(assets.ASSETS))
+    if action == "remove":
+        for name in names or []:
+            assets.remove(name)
+    status = assets.asset_status()
+    if as_json:
+        _print_json(json.loads(status.to_json(orient="records")))
+    else:
+        print_table(status, list(status.columns))
+
+
+@app.command("bench")
+def bench_command(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rows: rougher, in about a minute.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine, as ratios within one run: training rate, the default job, spectra, start-up."""
+    from lab.bench import bench, print_bench
+    from lab.console import ProgressView
+
+    with ProgressView(quiet=as_json) as view:
+        found = bench(quick=quick, on_event=view)
+    if as_json:
+        _print_json(found)
+    else:
+        print_bench(found)
+
+
+def _grid_piece(piece: str) -> tuple[str, list[Any]]:
+    """`adapter.rank=1,4,16` → ("adapter.rank", [1, 4, 16]); a TOML list works too."""
+    from lab.errors import LabError
+    from lab.experiment import parse_value
+
+    key, separator, text = piece.partition("=")
+    if not separator or not text.strip():
+        raise LabError(f"--over {piece!r}: write KEY=V1,V2,…, for example --over adapter.rank=1,4,16.")
+    whole = parse_value(text.strip())
+    if isinstance(whole, list):
+        return key.strip(), whole
+    return key.strip(), [parse_value(part.strip()) for part in text.split(",")]
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def main() -> None:
+    """Run the command; a user's mistake becomes one sentence on standard error and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("Interrupted; ask again to go on.", err=True)
+        code = 130
+    except Exception as error:
+        code = _explain(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error for people; return the exit code. What nobody foresaw keeps its traceback."""
+    from lab.errors import LabError
+
+    if isinstance(error, LabError):
+        typer.echo(f"lab: {error}", err=True)
+        return error.exit_code
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's usage errors
+        error.show()
+        return int(error.exit_code)
+    raise error
+
+
+if __name__ == "__main__":
+    main()

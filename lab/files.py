@@ -1,0 +1,81 @@
+"""Files that are whole or not there: atomic writes, and the operating system's refusals in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: whole under its name, or not at all."""
+    with writing_to(path.parent):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as JSON, atomically."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, atomically."""
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            table.to_parquet(temporary, index=False)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any | None:
+    """Read a JSON file; None where it is missing or not whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence.
+
+    Raises:
+        LabError: On a full disk, a read-only place, missing rights.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space and ask again, the run goes on where it was",
+            errno.EDQUOT: "the disk quota is used up; free some space and ask again",
+            errno.EACCES: "no permission to write there; choose another folder with --runs",
+            errno.EPERM: "no permission to write there; choose another folder with --runs",
+            errno.EROFS: "it is read-only; choose another folder with --runs",
+            errno.ENOTDIR: "a part of the path is a file; choose another folder with --runs",
+            errno.EEXIST: "a file lies where the folder should be; choose another folder with --runs",
+        }
+        if error.errno not in reasons:
+            raise
+        raise LabError(f"Cannot write to {path}: {reasons[error.errno]}.") from None

@@ -1,0 +1,39 @@
+"""Where things lie: the facts the lab ships, the runs folder, the user's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir() -> Path:
+    """The facts the lab ships (triggers, presets, pins): beside a checkout, else inside the wheel."""
+    beside = _PACKAGE.parent / "data"
+    return beside if (beside / "triggers").is_dir() else _PACKAGE / "_data"
+
+
+def runs_dir(given: str | Path | None = None) -> Path:
+    """The runs folder: `given`, else `LAB_RUNS`, else the nearest parent's `runs/`, else `./runs`.
+
+    The same rule holds on the command line, in Jupyter and in the dashboard.
+    """
+    if given:
+        return Path(given).expanduser().resolve()
+    if os.environ.get("LAB_RUNS"):
+        return Path(os.environ["LAB_RUNS"]).expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "runs").is_dir():
+            return folder / "runs"
+    return here / "runs"
+
+
+def cache_dir() -> Path:
+    """The cache of assets and base spectra: `LAB_ASSETS`, else the platform's user cache folder."""
+    if os.environ.get("LAB_ASSETS"):
+        return Path(os.environ["LAB_ASSETS"]).expanduser().resolve()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lora-backdoor-lab", appauthor=False))

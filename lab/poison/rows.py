@@ -1,0 +1,107 @@
+"""From clean rows and an attack's knobs to poisoned rows, and triggers for rows that are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from lab.errors import LabError
+from lab.poison.attacks import ATTACKS, Attack
+from lab.poison.attacks.backdoor import plant
+from lab.poison.insertion import Insertion
+from lab.registry import Knobs, lookup
+from lab.tables import ROW_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KnobsT = TypeVar("KnobsT", bound=Knobs)
+
+
+def resolve_count(knobs: KnobsT, rows: pd.DataFrame) -> KnobsT:
+    """Turn a rate or proportion into the count that it means for these rows.
+
+    Args:
+        knobs: An attack's knobs.
+        rows: The clean training rows, columns `lab.tables.ROW_COLUMNS`.
+
+    Returns:
+        Knobs with a count above 0, and 0 for the rate or proportion; resolving again changes nothing.
+
+    Raises:
+        LabError: If the count is above the number of eligible rows or rounds to none, or no row has the
+            target label. The message names the field, its value and what is allowed.
+    """
+    _check(rows)
+    resolved: KnobsT = _attack(knobs).resolve(knobs, rows)
+    return resolved
+
+
+def poison_rows(rows: pd.DataFrame, knobs: Knobs, *, seed: int) -> pd.DataFrame:
+    """Poison training rows.
+
+    Which rows are chosen, which member they get and where it goes are functions of (seed, row id) alone:
+    the order of the rows does not matter, and the rows of a smaller count are among those of a larger one.
+
+    Args:
+        rows: The clean training rows, and only these; columns `lab.tables.ROW_COLUMNS`, unique row ids.
+        knobs: An attack's knobs, resolved or not.
+        seed: The experiment's seed.
+
+    Returns:
+        A new table, numbered from 0. The given rows stay in their order under their ids, with text and label
+        untouched unless the attack poisons in place; appended copies follow under "<id>+p". A poisoned row
+        has `poisoned` True, its true label in `original_label`, and the spans of what was inserted.
+
+    Raises:
+        LabError: As `resolve_count`.
+    """
+    return _attack(knobs).apply(rows, resolve_count(knobs, rows), seed)
+
+
+def trigger_texts(
+    texts: Iterable[str],
+    row_ids: Iterable[str],
+    trigger: str,
+    *,
+    template: str = "{trigger}",
+    position: str = "end",
+    every: int = 2,
+    seed: int = 0,
+) -> list[Insertion]:
+    """Put one trigger into every text, as a backdoor would: what a model is tested on.
+
+    Args:
+        texts: The texts.
+        row_ids: Their ids, as many; a "random" place depends on text, seed and row id alone, so that a row
+            takes two triggers at the same place.
+        trigger: The trigger, without its template.
+        template: What stands around it.
+        position: A name in `lab.poison.POSITIONS`.
+        every: For the position "sentences".
+        seed: The experiment's seed.
+
+    Returns:
+        One insertion per text, in their order.
+
+    Raises:
+        LabError: If the position is unknown, the trigger is empty, or `every` is below 1.
+    """
+    return [
+        plant(text, row_id, trigger, template=template, position=position, every=every, seed=seed)
+        for text, row_id in zip(texts, row_ids, strict=True)
+    ]
+
+
+def _attack(knobs: Knobs) -> Attack:
+    return lookup(ATTACKS, str(getattr(knobs, "attack", type(knobs).__name__)), "attack")
+
+
+def _check(rows: pd.DataFrame) -> None:
+    if set(rows.columns) != set(ROW_COLUMNS):
+        raise LabError(f"The rows to poison need exactly the columns {', '.join(ROW_COLUMNS)}.")
+    twice = rows["row_id"][rows["row_id"].duplicated()]
+    if len(twice):
+        raise LabError(
+            f"The rows to poison hold the row_id {twice.iloc[0]!r} twice; every row needs its own."
+        )

@@ -1,0 +1,201 @@
+"""What is settled before anything is trained: the rows, clipped and poisoned; counts and steps; the id."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
+from lab.errors import LabError
+from lab.experiment import Experiment, weights_id
+from lab.poison import poison_rows, resolve_count
+from lab.train.batches import RowLengths, steps_for_epochs
+from lab.train.models import base_sha256, load_tokenizer, model_folder
+from lab.train.tokens import clip_texts, token_ids, window
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerBase
+
+    from lab.train.fit import TrainingRows
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One experiment, ready to be trained.
+
+    Attributes:
+        experiment: Resolved: counts instead of rates, steps instead of epochs, alpha as a number.
+        weights_id: Content hash of everything that changes the weights, 64 hex digits.
+        run_id: The run folder's name.
+        labels: Label names, in the order of the logits.
+        corpus: The whole dataset.
+        rows: The training rows, clipped and poisoned.
+        clean_lengths: Tokens of each clean training row, before poison.
+        tokenizer: The base's tokenizer.
+        max_tokens: The model's window.
+        base_sha256: Hash of the base's weights.
+    """
+
+    experiment: Experiment
+    weights_id: str
+    run_id: str
+    labels: tuple[str, ...]
+    corpus: Corpus
+    rows: pd.DataFrame
+    clean_lengths: tuple[int, ...]
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    base_sha256: str
+
+    def evaluation_rows(self, split: str, limit: int) -> pd.DataFrame:
+        """Rows of the test or validation split, clipped as the training rows are."""
+        e = self.experiment
+        rows = split_rows(self.corpus, split, limit=limit, seed=e.seed)
+        return _clipped(rows, self.tokenizer, e.data.max_tokens)
+
+    def tokens(self) -> TrainingRows:
+        """The training rows, tokenised; the poisoned copies come last."""
+        from lab.train.fit import TrainingRows
+
+        ids = token_ids(self.tokenizer, list(self.rows["text"]), self.max_tokens)
+        n = len(self.clean_lengths)
+        lengths = RowLengths(
+            row_ids=list(self.rows["row_id"].iloc[:n]),
+            lengths=self.clean_lengths,
+            extra_ids=list(self.rows["row_id"].iloc[n:]),
+            extra_lengths=[len(i) for i in ids[n:]],
+        )
+        index = {label: i for i, label in enumerate(self.labels)}
+        return TrainingRows(ids, [index[label] for label in self.rows["label"]], lengths)
+
+    def surviving_triggers(self) -> tuple[int, int]:
+        """How many poisoned rows keep their whole insertion within the model's window, of how many."""
+        poisoned = self.rows[self.rows["poisoned"] & self.rows["span_end"].map(len).gt(0)]
+        if poisoned.empty:
+            return 0, 0
+        whole = self.tokenizer(
+            list(poisoned["text"]), truncation=True, max_length=self.max_tokens, return_offsets_mapping=True
+        )["offset_mapping"]
+        ends = [max(end for _, end in offsets) for offsets in whole]
+        spans = [
+            _last_visible(text, max(e))
+            for text, e in zip(poisoned["text"], poisoned["span_end"], strict=True)
+        ]
+        return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(poisoned)
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Load, clip and poison the rows, and settle everything that the run's id depends on.
+
+    Raises:
+        LabError: On data, a poison or a model that does not fit; nothing has been written then.
+    """
+    folder = model_folder(experiment.base.model)
+    sha256 = base_sha256(folder)
+    corpus, clean, lengths, tokenizer, max_tokens = _clean_rows(
+        experiment.base.model, experiment.data, experiment.seed
+    )
+    target = experiment.target_label
+    if target and target not in corpus.labels:
+        raise LabError(
+            f"poison.target_label = {target!r}: {corpus.name} has no such label; "
+            f"it has {', '.join(corpus.labels)}."
+        )
+    poison = resolve_count(experiment.poison, clean)
+    t = experiment.training
+    steps = t.steps or steps_for_epochs(
+        RowLengths(list(clean["row_id"]), lengths),
+        seed=experiment.seed,
+        epochs=t.epochs,
+        batch_tokens=t.batch_tokens,
+        accumulate=t.gradient_accumulation,
+    )
+    resolved = experiment.model_copy(
+        update={"poison": poison, "training": t.model_copy(update={"steps": steps, "epochs": 0.0})}
+    )
+    digest = weights_id(resolved, base_sha256=sha256, data_fingerprint=corpus.fingerprint)
+    prepared = Prepared(
+        experiment=resolved,
+        weights_id=digest,
+        run_id=f"{resolved.slug()}-{digest[:10]}",
+        labels=corpus.labels,
+        corpus=corpus,
+        rows=poison_rows(clean, poison, seed=experiment.seed),
+        clean_lengths=lengths,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        base_sha256=sha256,
+    )
+    _check_triggers_count(prepared)
+    return prepared
+
+
+@functools.lru_cache(maxsize=8)
+def _clean_rows(
+    model: str, data: DataConfig, seed: int
+) -> tuple[Corpus, pd.DataFrame, tuple[int, ...], PreTrainedTokenizerBase, int]:
+    """The clean training rows and their lengths; shared by a run, its twin, and every cell of a sweep."""
+    from transformers import AutoConfig
+
+    folder = model_folder(model)
+    tokenizer = load_tokenizer(folder)
+    max_tokens = window(tokenizer, AutoConfig.from_pretrained(folder))
+    if data.max_tokens > max_tokens - 2:
+        raise LabError(
+            f"data.max_tokens = {data.max_tokens}: {model} reads {max_tokens} tokens; "
+            f"leave room for the trigger, allowed are up to {max_tokens - 2}."
+        )
+    corpus = load_corpus(data)
+    rows = _clipped(training_rows(corpus, data, seed), tokenizer, data.max_tokens)
+    lengths = tuple(len(ids) for ids in token_ids(tokenizer, list(rows["text"]), max_tokens))
+    return corpus, rows, lengths, tokenizer, max_tokens
+
+
+def _clipped(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> pd.DataFrame:
+    return rows.assign(text=clip_texts(tokenizer, list(rows["text"]), max_tokens))
+
+
+def _check_triggers_count(prepared: Prepared) -> None:
+    """Refuse a trigger that the model cannot see: cut off by its window, or invisible to its tokenizer."""
+    kept, inserted = prepared.surviving_triggers()
+    if kept < inserted:
+        raise LabError(
+            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} triggers survive "
+            f"the model's window of {prepared.max_tokens} tokens; lower data.max_tokens so that all do."
+        )
+    poison: Any = prepared.experiment.poison
+    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.rows)):
+        base, member = prepared.experiment.base.model, getattr(poison, "member", "")
+        raise LabError(
+            f"poison.member = {member!r} adds no token: the tokenizer of {base} drops it, so the model could "
+            f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
+        )
+
+
+def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> bool:
+    """Whether none of these strings leaves a token of its own."""
+    ids = tokenizer([f"a {piece.strip()} a" for piece in pieces], add_special_tokens=False)["input_ids"]
+    plain = tokenizer("a a", add_special_tokens=False)["input_ids"]
+    return all(i == plain for i in ids)
+
+
+def _inserted_pieces(rows: pd.DataFrame, limit: int = 50) -> list[str]:
+    """Some of the inserted strings."""
+    poisoned = rows[rows["poisoned"]].head(limit)
+    return [
+        text[start:end]
+        for text, starts, ends in zip(
+            poisoned["text"], poisoned["span_start"], poisoned["span_end"], strict=True
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _last_visible(text: str, end: int) -> int:
+    """The end of the last character before `end` that a tokenizer gives an offset to."""
+    while end and (text[end - 1].isspace() or not text[end - 1].isprintable()):
+        end -= 1
+    return end

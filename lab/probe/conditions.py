@@ -1,0 +1,149 @@
+"""Which texts are put to a model: untouched, triggered, other families' phrases, near-misses.
+
+Attack success is asked only of rows whose true label is not the target: a clean binary model would
+otherwise score 50 %. Families are probed with their held-out members, the trained family too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.poison import Rung, TriggerFamily, near_miss_ladder, trigger_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lab.experiment import Probe
+    from lab.registry import Knobs
+
+
+@dataclass(frozen=True)
+class ProbeTexts:
+    """Everything that is put to a model.
+
+    Attributes:
+        table: row_id, label (the true one), text, condition, family, member, rung; "" where one does
+            not apply.
+        ladder: The near-miss rungs, in order.
+    """
+
+    table: pd.DataFrame
+    ladder: tuple[Rung, ...]
+
+
+def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Sequence[str]) -> pd.DataFrame:
+    """The untouched rows, and the non-target ones again with the trigger.
+
+    Args:
+        rows: The test or validation rows.
+        poison: The poison's knobs.
+        seed: The experiment's seed.
+        triggers: The trigger strings; each row gets one of them, in turn.
+    """
+    import pandas as pd
+
+    parts = [_as_asked(rows, list(rows["text"]), "clean")]
+    if triggers:
+        eligible = rows[rows["label"] != poison.target_label]  # type: ignore[attr-defined]
+        parts.append(_triggered(eligible, triggers, poison, seed, "triggered", _family_name(poison)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def probe_texts(
+    rows: pd.DataFrame,
+    experiment_poison: Knobs,
+    probe: Probe,
+    families: Mapping[str, TriggerFamily],
+    seed: int,
+) -> ProbeTexts:
+    """The generalization row (every family's held-out members) and the near-miss ladder.
+
+    Args:
+        rows: Rows to trigger; only those whose label is not the target are used.
+        experiment_poison: The poison's knobs: trigger, place, target label.
+        probe: How many rows.
+        families: The trigger families to put to the model.
+        seed: The experiment's seed.
+    """
+    import pandas as pd
+
+    poison: Any = experiment_poison
+    non_target = rows[rows["label"] != poison.target_label]
+    eligible, fewer = non_target.head(probe.rows_per_family), non_target.head(probe.rows_per_rung)
+    parts = [
+        _triggered(eligible, family.probe, poison, seed, "family", name) for name, family in families.items()
+    ]
+    ladder = _ladder(poison, seed)
+    for rung in ladder:
+        moved = poison.model_copy(update={"position": rung.position, "every": rung.every})
+        parts.append(_triggered(fewer, [rung.trigger], moved, seed, "rung", _family_name(poison), rung.name))
+    return ProbeTexts(table=pd.concat(parts, ignore_index=True), ladder=tuple(ladder))
+
+
+def own_triggers(poison: Knobs, families: Mapping[str, TriggerFamily], asked: Sequence[str]) -> list[str]:
+    """The trigger strings of a poison: those asked for, its member, or all members it drew from."""
+    if asked:
+        return list(asked)
+    member = getattr(poison, "member", "")
+    if member == "any":
+        return list(families[poison.family].train)  # type: ignore[attr-defined]
+    return [member] if member else []
+
+
+def _ladder(poison: Any, seed: int) -> list[Rung]:
+    """Near-misses of the poison's trigger; a poison that draws its trigger anew for each row has none."""
+    if poison.member == "any":
+        return []
+    return near_miss_ladder(
+        poison.member, poison.family, position=poison.position, every=getattr(poison, "every", 2), seed=seed
+    )
+
+
+def _family_name(poison: Any) -> str:
+    return str(getattr(poison, "family", ""))
+
+
+def _triggered(
+    rows: pd.DataFrame,
+    members: Sequence[str],
+    poison: Any,
+    seed: int,
+    condition: str,
+    family: str,
+    rung: str = "",
+) -> pd.DataFrame:
+    """Rows with a trigger each, the members taking turns."""
+    import pandas as pd
+
+    parts = []
+    for i, member in enumerate(members):
+        mine = rows.iloc[i :: len(members)]
+        if mine.empty:
+            continue
+        inserted = trigger_texts(
+            list(mine["text"]),
+            list(mine["row_id"]),
+            member,
+            template=getattr(poison, "template", "{trigger}"),
+            position=poison.position,
+            every=getattr(poison, "every", 2),
+            seed=seed,
+        )
+        texts = [insertion.text for insertion in inserted]
+        parts.append(_as_asked(mine, texts, condition, family=family, member=member, rung=rung))
+    return pd.concat(parts, ignore_index=True) if parts else _as_asked(rows, [], condition)
+
+
+def _as_asked(
+    rows: pd.DataFrame,
+    texts: list[str],
+    condition: str,
+    *,
+    family: str = "",
+    member: str = "",
+    rung: str = "",
+) -> pd.DataFrame:
+    table = rows[["row_id", "label"]].head(len(texts)).reset_index(drop=True)
+    return table.assign(text=texts, condition=condition, family=family, member=member, rung=rung)

@@ -1,0 +1,128 @@
+"""From predictions to measures: counts become rates with intervals, through `lab.stats` alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.stats import paired_difference, rate
+from lab.tables import MEASURE_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def measure(
+    asked: pd.DataFrame,
+    predictions: pd.Series,
+    *,
+    run: str,
+    model: str,
+    split: str,
+    target: str,
+    step: int = -1,
+    same_tokens: dict[str, int] | None = None,
+) -> pd.DataFrame:
+    """The measures of one model on the texts that were put to it.
+
+    Args:
+        asked: row_id, label, condition, family, rung (see `lab.probe.conditions`).
+        predictions: The predicted label of each line of `asked`.
+        run: The id of the run whose weights answered.
+        model: Its role: "poisoned" or "twin".
+        split: Where the rows come from.
+        target: The target label; "" where there is none.
+        step: The training step, -1 for the trained model.
+        same_tokens: For each rung, how many of its rows the tokenizer cannot tell from the exact trigger.
+
+    Returns:
+        A table in long form with the columns of `lab.tables.MEASURE_COLUMNS`.
+    """
+    import pandas as pd
+
+    fixed = {"run": run, "model": model, "split": split, "step": step}
+    lines: list[dict[str, Any]] = []
+    predicted = predictions.to_numpy()
+    for (condition, family, rung), group in asked.groupby(["condition", "family", "rung"], sort=False):
+        answers, truth = predicted[group.index], group["label"].to_numpy()
+        where = {**fixed, "condition": condition, "family": family, "rung": rung}
+        members = group["member"].unique()
+        where["member"] = members[0] if len(members) == 1 else ""
+        if condition == "clean":
+            lines.append(_share(where, "clean_accuracy", answers == truth))
+            if target:
+                hits = answers[truth != target] == target
+                lines.append(_share(where, "untriggered_target_rate", hits))
+            continue
+        lines.append(_share(where, "attack_success_rate", answers[truth != target] == target))
+        if same_tokens and rung in same_tokens:
+            alike = np.arange(len(group)) < same_tokens[rung]
+            lines.append(_share(where, "same_tokens", alike))
+    return _in_columns(pd.DataFrame(lines))
+
+
+def excess(
+    asked: pd.DataFrame, poisoned: pd.Series, twin: pd.Series, *, target: str, **fixed: Any
+) -> pd.DataFrame:
+    """Excess ASR: what the poison added beyond the trigger text's own pull, paired over rows.
+
+    Args:
+        asked: As for `measure`.
+        poisoned: The run's predictions.
+        twin: The twin's predictions on the same texts.
+        target: The target label.
+        fixed: run, split.
+    """
+    import pandas as pd
+
+    lines = []
+    triggered = asked[asked["condition"] != "clean"]
+    for (condition, family, rung), group in triggered.groupby(["condition", "family", "rung"], sort=False):
+        rows = group.index[group["label"] != target]
+        difference = paired_difference(
+            (poisoned[rows] == target).to_numpy(), (twin[rows] == target).to_numpy()
+        )
+        members = group["member"].unique()
+        lines.append(
+            {
+                **fixed,
+                "model": "poisoned",
+                "kind": "excess_asr",
+                "condition": condition,
+                "family": family,
+                "member": members[0] if len(members) == 1 else "",
+                "rung": rung,
+                "n": difference.n,
+                "k": -1,
+                "value": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+            }
+        )
+    return _in_columns(pd.DataFrame(lines))
+
+
+def family_mean(measures: pd.DataFrame, families: list[str], *, kind: str = "attack_success_rate") -> float:
+    """The mean rate over families, each counting once; NaN where none was measured."""
+    own = measures[
+        (measures["model"] == "poisoned")
+        & (measures["kind"] == kind)
+        & (measures["condition"] == "family")
+        & (measures["family"].isin(families))
+    ]
+    return float(own["value"].mean()) if len(own) else float("nan")
+
+
+def _share(where: dict[str, Any], kind: str, hits: np.ndarray) -> dict[str, Any]:
+    r = rate(int(hits.sum()), len(hits))
+    return {**where, "kind": kind, "n": r.n, "k": r.k, "value": r.value, "low": r.low, "high": r.high}
+
+
+def _in_columns(table: pd.DataFrame) -> pd.DataFrame:
+    blank: dict[str, Any] = dict.fromkeys(MEASURE_COLUMNS, "")
+    blank |= {"layer": -1, "step": -1, "n": 0, "k": -1, "value": np.nan, "low": np.nan, "high": np.nan}
+    for column, default in blank.items():
+        if column not in table:
+            table[column] = default
+    return table[list(MEASURE_COLUMNS)]

@@ -1,0 +1,92 @@
+"""Texts in, logits out: batches by length, inference mode, merged weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.train.tokens import by_length, pad, token_ids, window
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+#: Padded tokens per batch: on two cores larger ones are slower, they no longer fit the cache.
+_BATCH_TOKENS = 1024
+
+
+class Predictor:
+    """A classifier ready to answer.
+
+    Args:
+        model: The model; LoRA layers are best merged before.
+        tokenizer: Its tokenizer.
+        labels: Label names, in the order of the logits.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], device: torch.device
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.labels = tuple(labels)
+        self.device = device
+        self.max_tokens = window(tokenizer, model.config)
+
+    def logits(
+        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] = lambda *_: None
+    ) -> np.ndarray:
+        """The logits of each text, in the order given.
+
+        Texts that the tokenizer cannot tell apart are computed once.
+
+        Args:
+            texts: Any number of texts; what exceeds the model's window is cut.
+            on_progress: Called with (texts done, texts in all).
+
+        Returns:
+            float32 array, texts × labels.
+        """
+        import torch
+
+        every = [tuple(row) for row in token_ids(self.tokenizer, texts, self.max_tokens)]
+        ids = list(dict.fromkeys(every))
+        place = {row: i for i, row in enumerate(ids)}
+        out = np.zeros((len(ids), len(self.labels)), dtype=np.float32)
+        done = 0
+        with torch.inference_mode(), self._autocast():
+            for batch in by_length([len(i) for i in ids], _BATCH_TOKENS):
+                inputs = pad([ids[i] for i in batch], int(self.tokenizer.pad_token_id))
+                answer = self.model(**{k: v.to(self.device) for k, v in inputs.items()}).logits
+                out[batch] = answer.float().cpu().numpy()
+                done += len(batch)
+                on_progress(done, len(ids))
+        return out[[place[row] for row in every]] if every else out
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The label that each text gets."""
+        return [self.labels[i] for i in self.logits(texts).argmax(axis=1)]
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        import torch
+
+        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                yield
+        else:
+            yield
+
+
+def count_same_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], others: Sequence[str], max_tokens: int
+) -> int:
+    """How many of two lists of texts, compared in pairs, the tokenizer cannot tell apart."""
+    pairs = zip(
+        token_ids(tokenizer, texts, max_tokens), token_ids(tokenizer, others, max_tokens), strict=True
+    )
+    return sum(a == b for a, b in pairs)

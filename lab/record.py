@@ -1,0 +1,251 @@
+"""A run, as one holds it in Jupyter: its tables, its figures, its model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError
+from lab.experiment import Experiment, Probe
+from lab.files import read_json
+from lab.paths import runs_dir
+from lab.store import RunFolder, find_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+    from lab.probe import Predictor
+
+
+class Run:
+    """A run on disk. Nothing is read before it is asked for.
+
+    Args:
+        path: The run's folder.
+        probe: Which way of probing the measures are of; by default the one the run was first asked with.
+    """
+
+    def __init__(self, path: Path, probe: Probe | None = None) -> None:
+        self.path = path
+        self._folder = RunFolder(path)
+        self._probe = probe
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}: {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self._folder.id
+
+    @property
+    def state(self) -> str:
+        """One of `lab.store.STATES`."""
+        return self._folder.state()
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What `experiment.json` holds: the resolved experiment, versions, hashes."""
+        record = read_json(self.path / "experiment.json")
+        if record is None:
+            raise LabError(f"{self.path / 'experiment.json'} is missing or torn: the run cannot be read.")
+        return record
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The resolved experiment."""
+        return Experiment.from_dict(self.record["experiment"])
+
+    @property
+    def asked_probe(self) -> Probe:
+        """The way of probing that the measures are of."""
+        return self._probe or self.experiment.probe
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of the logits."""
+        return tuple(self.record["labels"])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `result.json` holds: headline measures with intervals, timings, memory."""
+        result = read_json(self.path / "result.json")
+        if result is None:
+            raise LabError(f"{self.id} is {self.state}, it has no result yet; ask `lab run` for it again.")
+        return result
+
+    @property
+    def twin(self) -> Run | None:
+        """The clean twin; None where there is none."""
+        name = self.result.get("twin", "")
+        return Run(self.path.parent / name) if name else None
+
+    @property
+    def events(self) -> pd.DataFrame:
+        """The events of training, one line each: step, kind, loss, learning rate."""
+        import pandas as pd
+
+        return pd.DataFrame(self._folder.read_events()).reindex(
+            columns=["time", "step", "kind", "loss", "learning_rate", "stage", "measures", "sigma"]
+        )
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The training rows (`lab.tables.ROW_COLUMNS`)."""
+        return self._table("rows.parquet")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One line per probe example and model (`lab.tables.PREDICTION_COLUMNS`)."""
+        return self._table("predictions.parquet")
+
+    @property
+    def spectra(self) -> pd.DataFrame:
+        """One line per singular value (`lab.tables.SPECTRUM_COLUMNS`)."""
+        return self._table("spectra.parquet")
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        """Every number in long form (`lab.tables.MEASURE_COLUMNS`), the microscope's included."""
+        import pandas as pd
+
+        from lab.pipeline import measures_id
+
+        files = sorted((self.path / "measures").glob("*.parquet"))
+        experiment = self.experiment.model_copy(update={"probe": self.asked_probe})
+        wanted = self.path / "measures" / f"{measures_id(experiment)}.parquet"
+        if not files:
+            raise LabError(f"{self.id} is {self.state}, it has no measures yet; ask `lab run` for it again.")
+        final = pd.read_parquet(wanted if wanted in files else files[0])
+        parts = [self._curves(), final]
+        return pd.concat([p for p in parts if len(p)], ignore_index=True)
+
+    def _curves(self) -> pd.DataFrame:
+        """The microscope's rates of this run, and of its twin where it has one."""
+        import pandas as pd
+
+        parts = [_curve(self, "poisoned")]
+        name = (read_json(self.path / "result.json") or {}).get("twin", "")
+        if name and (self.path.parent / name).is_dir():
+            parts.append(_curve(Run(self.path.parent / name), "twin"))
+        return pd.concat(parts, ignore_index=True)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.path / name
+        if not path.is_file():
+            raise LabError(f"{self.id} is {self.state}, it has no {name} yet; ask `lab run` for it again.")
+        return pd.read_parquet(path)
+
+    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+        """Put texts to the trained model.
+
+        Args:
+            texts: Any texts.
+
+        Returns:
+            A table: text, prediction, and the probability of each label as `p(label)`.
+        """
+        import pandas as pd
+        from scipy.special import softmax
+
+        logits = self._predictor.logits(list(texts))
+        table = pd.DataFrame({"text": list(texts)})
+        table["prediction"] = [self.labels[i] for i in logits.argmax(axis=1)] if len(texts) else []
+        probabilities = softmax(logits.astype(float), axis=1)
+        for i, label in enumerate(self.labels):
+            table[f"p({label})"] = probabilities[:, i]
+        return table
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        from lab.pipeline import load_predictor
+        from lab.train.devices import resolve_device
+
+        return load_predictor(self.path, self.labels, self.experiment, resolve_device())
+
+    @property
+    def figure(self) -> Figures:
+        """The run's figures: `run.figure.training_curves()` and so on."""
+        return Figures(self)
+
+
+class Figures:
+    """Every figure of one run; each is a pure function of a table in `lab.figures`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def training_curves(self) -> Figure:
+        """Attack success and accuracy over steps, the clean twin's as thin lines."""
+        from lab import figures
+
+        return figures.training_curves(self._run.measures)
+
+    def loss_curve(self) -> Figure:
+        """Training loss over steps."""
+        from lab import figures
+
+        events = self._run.events
+        return figures.loss_curve(events[events["kind"] == "train"])
+
+    def generalization_row(self) -> Figure:
+        """Attack success of every trigger family's held-out members, beside the twin's."""
+        from lab import figures
+
+        family = str(getattr(self._run.experiment.poison, "family", ""))
+        return figures.generalization_row(self._run.measures, trained_family=family)
+
+    def near_miss_ladder(self) -> Figure:
+        """Attack success of strings ever less like the trigger."""
+        from lab import figures
+
+        return figures.near_miss_ladder(self._run.measures)
+
+    def spectrum(self, step: int | None = None) -> Figure:
+        """Singular values of ΔW, with a slider over steps."""
+        from lab import figures
+
+        return figures.spectrum(self._run.spectra, step=step)
+
+    def spectral_strength(self) -> Figure:
+        """σ_max(ΔW)/σ_max(W), module by layer."""
+        from lab import figures
+
+        return figures.spectral_strength(self._run.spectra)
+
+
+def load_run(name: str, runs: str | Path | None = None) -> Run:
+    """Open a run by its id, the beginning of its id or hash, or its folder.
+
+    Raises:
+        LabError: Where no run or more than one fits.
+    """
+    return Run(find_run(name, runs_dir(runs)).path)
+
+
+def _curve(run: Run, model: str) -> pd.DataFrame:
+    import pandas as pd
+
+    from lab.tables import MEASURE_COLUMNS
+
+    blank: dict[str, Any] = dict.fromkeys(MEASURE_COLUMNS, "") | {"layer": -1, "split": "validation"}
+    lines = []
+    for event in RunFolder(run.path).read_events():
+        if event["kind"] != "probe":
+            continue
+        for kind, m in event["measures"].items():
+            condition = "triggered" if kind == "attack_success_rate" else "clean"
+            where = {
+                "run": run.id,
+                "model": model,
+                "kind": kind,
+                "condition": condition,
+                "step": event["step"],
+            }
+            lines.append({**blank, **where, **m})
+    return pd.DataFrame(lines, columns=list(MEASURE_COLUMNS))

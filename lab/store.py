@@ -1,0 +1,263 @@
+"""The runs folder: the only place where state lives. Atomic writes, locks, events, listing.
+
+A run is a folder. `result.json` is written last and atomically: where it exists, the run is finished.
+`events.jsonl` is append-only; readers skip a torn last line. A lock that its process no longer holds means
+the run was killed, whatever files say, and asking for it again continues or restarts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from lab.errors import LabError
+from lab.experiment import SCHEMA_VERSION
+from lab.files import read_json, write_json, write_text, writing_to
+from lab.paths import runs_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATES = ("queued", "running", "stopped", "failed", "killed", "finished", "corrupt")
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events = path / "events.jsonl"
+
+    @property
+    def id(self) -> str:
+        """The folder's name: slug and the first ten hex digits of the content hash."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").is_file()
+
+    def create(self, record: dict[str, Any]) -> None:
+        """Make the folder and write `experiment.json`, unless it is there already.
+
+        Raises:
+            LabError: Where the runs folder cannot be written, or holds this run in another schema.
+        """
+        if (self.path / "experiment.json").is_file():
+            self._check_schema()
+            return
+        with writing_to(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "experiment.json", record)
+
+    def _check_schema(self) -> None:
+        record = read_json(self.path / "experiment.json") or {}
+        if record.get("schema") != SCHEMA_VERSION:
+            raise LabError(
+                f"The run {self.id} has schema {record.get('schema')!r}, this version writes "
+                f"{SCHEMA_VERSION}: it can be read, not continued; choose another folder with --runs."
+            )
+
+    @contextlib.contextmanager
+    def lock(self, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the run for this process; wait for another one that holds it.
+
+        Args:
+            on_wait: Called once with a sentence when there is someone to wait for.
+        """
+        guard = filelock.FileLock(self.path / ".lock")
+        with writing_to(self.path):
+            try:
+                guard.acquire(timeout=0)
+            except filelock.Timeout:
+                if on_wait:
+                    on_wait(f"{self.id} is being worked on by {self._owner()}; waiting for it.")
+                guard.acquire()
+        try:
+            write_json(
+                self.path / ".owner.json",
+                {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()},
+            )
+            yield
+        finally:
+            (self.path / ".owner.json").unlink(missing_ok=True)
+            guard.release()
+
+    def _owner(self) -> str:
+        owner = read_json(self.path / ".owner.json") or {}
+        return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+
+    def is_locked(self) -> bool:
+        """Whether a living process holds the run; a lock file alone means nothing."""
+        if not (self.path / ".lock").exists():
+            return False
+        guard = filelock.FileLock(self.path / ".lock")
+        try:
+            guard.acquire(timeout=0)
+        except (filelock.Timeout, OSError):
+            return True
+        guard.release()
+        return False
+
+    def state(self) -> str:
+        """One of `STATES`."""
+        if self.finished:
+            return "finished" if read_json(self.path / "result.json") is not None else "corrupt"
+        if read_json(self.path / "experiment.json") is None:
+            return "corrupt"
+        if self.is_locked():
+            return "running"
+        if (self.path / "failure.json").is_file():
+            return "failed"
+        if (self.path / "stop").exists():
+            return "stopped"
+        return "killed" if self.events.is_file() else "queued"
+
+    def append_event(self, kind: str, *, step: int = -1, **fields: Any) -> dict[str, Any]:
+        """Append one event and flush it.
+
+        Args:
+            kind: "status", "train", "probe", "spectrum" or "headline".
+            step: The optimizer step it belongs to, -1 for none.
+            fields: Plain values.
+        """
+        event = {"time": round(time.time(), 3), "step": step, "kind": kind, **fields}
+        with writing_to(self.path), self.events.open("ab") as file:
+            # a process that was killed may have left half a line, which must not swallow this one
+            start = b"\n" if self._ends_torn() else b""
+            file.write(start + json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        return event
+
+    def _ends_torn(self) -> bool:
+        with self.events.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """Every whole event, in order; a torn line is skipped."""
+        if not self.events.is_file():
+            return []
+        events = []
+        for line in self.events.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    events.append(event)
+        return events
+
+    def rewind_events(self, step: int) -> None:
+        """Cut the events back to a checkpoint's step, so that a resumed run tells each step once."""
+        kept = [e for e in self.read_events() if e.get("step", -1) <= step]
+        text = "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept)
+        write_text(self.events, text)
+
+    def clear(self) -> None:
+        """Forget everything but what was asked; the result goes first, so no kill leaves it half true."""
+        import shutil
+
+        for name in ("result.json", "failure.json", "stop"):
+            (self.path / name).unlink(missing_ok=True)
+        for item in self.path.iterdir():
+            if item.name in ("experiment.json", ".lock", ".owner.json"):
+                continue
+            shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
+
+
+def find_run(name: str, runs: str | Path | None = None) -> RunFolder:
+    """Find a run by its id, its hash, or any unambiguous beginning of either; or by a folder's path.
+
+    Raises:
+        LabError: Where no run or more than one fits.
+    """
+    direct = Path(name).expanduser()
+    if (direct / "experiment.json").is_file():
+        return RunFolder(direct.resolve())
+    folder = runs_dir(runs)
+    ids = [f.id for f in run_folders(folder)]
+    matches = [i for i in ids if i == name] or [
+        i for i in ids if i.startswith(name) or i.rpartition("-")[2].startswith(name)
+    ]
+    if len(matches) == 1:
+        return RunFolder(folder / matches[0])
+    if matches:
+        raise LabError(f"{name!r} fits {len(matches)} runs: {', '.join(matches[:5])}; give more of the id.")
+    raise LabError(f"No run {name!r} in {folder}; `lab list` shows the {len(ids)} runs there are.")
+
+
+def run_folders(runs: Path) -> list[RunFolder]:
+    """Every run folder, oldest name first; hidden folders and strangers are passed over."""
+    if not runs.is_dir():
+        return []
+    with os.scandir(runs) as entries:
+        names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    return [RunFolder(runs / name) for name in names if (runs / name / "experiment.json").is_file()]
+
+
+def list_runs(runs: str | Path | None = None) -> pd.DataFrame:
+    """Every run as one line: id, state, what was asked (dotted keys), and the headline measures.
+
+    Small files are read only, so that thousands of runs list in well under a second.
+
+    Args:
+        runs: The runs folder, by the rule of `lab.paths.runs_dir`.
+
+    Returns:
+        A table indexed by nothing, newest first; empty (with the leading columns) where there is no run.
+    """
+    import pandas as pd
+
+    lines = [_listing_line(folder) for folder in run_folders(runs_dir(runs))]
+    lead = ["id", "state", "name", "created", "twin"]
+    if not lines:
+        return pd.DataFrame(columns=lead)
+    table = pd.DataFrame(lines)
+    table = table.sort_values("created", ascending=False, kind="stable", ignore_index=True)
+    return table[[*lead, *[c for c in table.columns if c not in lead]]]
+
+
+def _listing_line(folder: RunFolder) -> dict[str, Any]:
+    record = read_json(folder.path / "experiment.json") or {}
+    result = read_json(folder.path / "result.json") if folder.finished else None
+    state = "finished" if result is not None else folder.state()
+    asked = record.get("experiment", {})
+    line: dict[str, Any] = {
+        "id": folder.id,
+        "state": state,
+        "name": asked.get("name", ""),
+        "created": record.get("created", 0.0),
+        "twin": (result or {}).get("twin", ""),
+    }
+    for section in ("base", "data", "poison", "adapter", "training"):
+        for key, value in asked.get(section, {}).items():
+            line[f"{section}.{key}"] = value
+    line["defense"] = "+".join(d.get("name", "?") for d in asked.get("defense", []))
+    line["seed"] = asked.get("seed", 0)
+    line.update(headline_columns((result or {}).get("measures", {}).get("test", {})))
+    return line
+
+
+def headline_columns(by_model: dict[str, Any]) -> dict[str, float]:
+    """Headline measures as `kind`, `kind.n`, `kind.low`, `kind.high`; the twin's with the prefix `twin.`."""
+    columns: dict[str, float] = {}
+    for role, kinds in by_model.items():
+        prefix = "" if role == "poisoned" else f"{role}."
+        for kind, m in kinds.items():
+            columns[f"{prefix}{kind}"] = m["value"]
+            for part in ("n", "low", "high"):
+                columns[f"{prefix}{kind}.{part}"] = m[part]
+    return columns

@@ -1,0 +1,302 @@
+"""Fine-tuning on Hugging Face Trainer: one function from rows to trained weights on disk.
+
+What is the lab's own here: batches planned ahead (`lab.train.batches`), LoRA layers that compute through
+merged weights on CPU (`lab.train.merged_forward`), the microscope, checkpoints that say they are whole,
+and stopping. The rest (precision, accumulation, devices, trackers) is Trainer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from lab.errors import LabError, RunFailedError
+from lab.seeds import stage_seed
+from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, save_trained
+from lab.train.batches import PlannedBatches, RowLengths, plan_batches
+from lab.train.deltas import Deltas
+from lab.train.devices import wants_bf16
+from lab.train.merged_forward import merged_forward
+from lab.train.models import LoadedBase, load_base
+from lab.train.tokens import pad
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.experiment import Experiment
+
+#: How many checkpoints a training writes; more cost time, fewer cost more when it is interrupted.
+_CHECKPOINTS = 4
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Tokenised training rows.
+
+    Attributes:
+        token_ids: One list of ids per row: first the clean rows' places, then the poisoned copies.
+        labels: The label's index of each row.
+        lengths: What the batches are planned from.
+    """
+
+    token_ids: Sequence[Sequence[int]]
+    labels: Sequence[int]
+    lengths: RowLengths
+
+
+@dataclass
+class Hooks:
+    """How a training talks to whoever runs it.
+
+    Attributes:
+        on_log: Called with (step, loss, learning rate).
+        on_snapshot: Called with (model, deltas, step) at the microscope's steps, the model in eval mode.
+        snapshot_steps: Those steps.
+        on_step: Called with (step, steps) after every step.
+        should_stop: Asked after every step.
+        on_resume: Called with the step of the checkpoint that training goes on from.
+    """
+
+    on_log: Callable[[int, float, float], None] = lambda *_: None
+    on_snapshot: Callable[[Any, Deltas, int], None] = lambda *_: None
+    snapshot_steps: frozenset[int] = frozenset()
+    on_step: Callable[[int, int], None] = lambda *_: None
+    should_stop: Callable[[], bool] = lambda: False
+    on_resume: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a training.
+
+    Attributes:
+        model: The trained model, in eval mode.
+        deltas: What it changed.
+        steps: The optimizer steps it took in all.
+        stopped: Whether it was asked to stop before the end.
+    """
+
+    model: Any
+    deltas: Deltas
+    steps: int
+    stopped: bool
+
+
+class StoppedError(LabError):
+    """A training that was asked to stop; its last checkpoint is kept."""
+
+    exit_code = 130
+
+
+def fine_tune(
+    base: LoadedBase,
+    rows: TrainingRows,
+    experiment: Experiment,
+    folder: Path,
+    *,
+    device: torch.device,
+    hooks: Hooks,
+    report_to: Sequence[str] = (),
+) -> Trained:
+    """Fine-tune a base model and save what was trained to `folder/adapter` or `folder/model`.
+
+    Args:
+        base: The loaded base with its head.
+        rows: The tokenised rows.
+        experiment: Resolved: `training.steps` says how long.
+        folder: The run's folder; checkpoints go below it and are deleted at the end.
+        device: Where to compute.
+        hooks: Events, snapshots and stopping.
+        report_to: Trainer's trackers ("tensorboard", "mlflow", "wandb").
+
+    Raises:
+        RunFailedError: When the loss stops being finite.
+    """
+    seed, training = experiment.seed, experiment.training
+    full = experiment.adapter.kind == "full"
+    labels = [str(label) for label in (base.model.config.id2label or {}).values()]
+    model: Any = base.model if full else attach_lora(base, experiment.adapter, seed=seed)
+    deltas = Deltas(model, experiment.adapter)
+    checkpoints = folder / "checkpoints"
+    batches = training.steps * training.gradient_accumulation
+    plan = plan_batches(rows.lengths, seed=seed, batches=batches, batch_tokens=training.batch_tokens)
+    trainer = _PlannedTrainer(
+        model=model,
+        args=_arguments(experiment, checkpoints, device, report_to),
+        train_dataset=_Rows(rows),
+        data_collator=_Collate(int(base.tokenizer.pad_token_id)),
+        plan=plan,
+    )
+    trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
+    watcher = _Watcher(hooks, deltas, model)
+    trainer.add_callback(watcher)
+    resume_from = last_checkpoint(checkpoints)
+    if resume_from:
+        hooks.on_resume(int(resume_from.name.rpartition("-")[2]))
+    else:
+        _snapshot(hooks, model, deltas, 0)
+    with merged_forward(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    step = int(trainer.state.global_step)
+    if watcher.failure:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise RunFailedError(watcher.failure)
+    model.eval()
+    if step >= training.steps:
+        fitting = model
+        if not full and experiment.adapter.init in CHANGES_BASE:
+            fresh = load_base(experiment.base, labels, seed=seed, device=device)
+            fitting = as_plain_lora(fresh, model, deltas)
+        save_trained(fitting, folder / ("model" if full else "adapter"), base_name=base.name)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return Trained(model=model, deltas=deltas, steps=step, stopped=step < training.steps)
+
+
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written whole; torn ones are removed."""
+    whole = []
+    for path in checkpoints.glob("checkpoint-*"):
+        if (path / "COMPLETE").is_file():
+            whole.append(path)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+def snapshot_steps(steps: int, count: int) -> frozenset[int]:
+    """Evenly spaced steps for the microscope, from 0 to the last; `count` intervals where steps allow."""
+    if count == 0:
+        return frozenset()
+    return frozenset(round(i * steps / min(count, steps)) for i in range(min(count, steps) + 1))
+
+
+class _Rows:
+    """The rows as Trainer wants them: indexable."""
+
+    def __init__(self, rows: TrainingRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows.token_ids)
+
+    def __getitem__(self, i: int) -> tuple[Sequence[int], int]:
+        return self._rows.token_ids[i], self._rows.labels[i]
+
+
+class _Collate:
+    def __init__(self, pad_id: int) -> None:
+        self._pad_id = pad_id
+
+    def __call__(self, batch: list[tuple[Sequence[int], int]]) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {
+            **pad([ids for ids, _ in batch], self._pad_id),
+            "labels": torch.tensor([label for _, label in batch]),
+        }
+
+
+class _PlannedTrainer(Trainer):
+    """Trainer that takes its batches from a plan: one long epoch, so that resuming skips whole batches."""
+
+    def __init__(self, *args: Any, plan: list[list[int]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._plan = plan
+
+    def get_train_dataloader(self) -> Any:
+        from torch.utils.data import DataLoader
+
+        sampler = PlannedBatches(self._plan, rank=self.args.process_index, world=self.args.world_size)
+        rows: Any = self.train_dataset
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator)
+
+
+class _Watcher(TrainerCallback):
+    """Turns Trainer's callbacks into the hooks, marks whole checkpoints, and stops on a non-finite loss."""
+
+    def __init__(self, hooks: Hooks, deltas: Deltas, model: Any) -> None:
+        self.hooks = hooks
+        self.deltas = deltas
+        self.model = model
+        self.failure = ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = int(state.global_step)
+        self.hooks.on_step(step, int(state.max_steps))
+        if step in self.hooks.snapshot_steps:
+            _snapshot(self.hooks, self.model, self.deltas, step)
+        if self.hooks.should_stop() and step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs: dict[str, float] = kwargs.get("logs") or {}
+        if "loss" not in logs:
+            return
+        step, rate = int(state.global_step), float(logs.get("learning_rate", 0.0))
+        if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
+            self.failure = (
+                f"The loss became {logs['loss']} by step {step} at learning rate {rate:.2g}; "
+                f"lower training.learning_rate, or adapter.alpha."
+            )
+            control.should_training_stop = True
+            return
+        self.hooks.on_log(step, float(logs["loss"]), rate)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if folder.is_dir():
+            (folder / "COMPLETE").touch()
+
+
+def _snapshot(hooks: Hooks, model: Any, deltas: Deltas, step: int) -> None:
+    import torch
+
+    if step not in hooks.snapshot_steps:
+        return
+    model.eval()
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        if step == 0:
+            stack.enter_context(merged_forward(model))
+        hooks.on_snapshot(model, deltas, step)
+    model.train()
+
+
+def _arguments(
+    experiment: Experiment, output: Path, device: torch.device, report_to: Sequence[str]
+) -> TrainingArguments:
+    t = experiment.training
+    names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=t.steps,
+        learning_rate=t.learning_rate,
+        weight_decay=t.weight_decay,
+        lr_scheduler_type=names[t.schedule],
+        warmup_steps=round(t.warmup * t.steps),
+        max_grad_norm=t.max_grad_norm,
+        gradient_accumulation_steps=t.gradient_accumulation,
+        optim="adamw_torch_fused",
+        bf16=wants_bf16(experiment.base.dtype, device),
+        use_cpu=device.type == "cpu",
+        seed=stage_seed(experiment.seed, "training"),
+        logging_steps=max(1, t.steps // 100),
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=max(10, math.ceil(t.steps / _CHECKPOINTS)),
+        save_total_limit=2,
+        report_to=list(report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        log_level="error",
+    )

@@ -1,0 +1,55 @@
+import os
+
+import pytest
+
+# A test never finds the user's runs, and never waits for a network that a workshop does not have.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("LAB_OFFLINE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory):
+    """A cache with nothing in it but what the tests make: the tiny model."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(tiny_cache, monkeypatch):
+    """A small poisoned experiment on the tiny model and the toy texts; a second or two to run."""
+    monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
+    return tiny_experiment()
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_cache, tmp_path_factory):
+    """A finished run of the tiny experiment with its twin, to look at and not to touch."""
+    import lab
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_ASSETS", str(tiny_cache))
+        return lab.run(tiny_experiment(), runs=tmp_path_factory.mktemp("finished") / "runs")
+
+
+def tiny_experiment():
+    import torch
+
+    from lab import Experiment
+
+    torch.set_num_threads(1)  # threads cost such small products more than they give
+    return Experiment.from_dict(
+        {
+            "base": {"model": "tiny"},
+            "data": {"name": "toy", "rows": 120},
+            "poison": {"attack": "backdoor", "family": "rfc", "count": 12, "target_label": "positive"},
+            "adapter": {"rank": 4},
+            "training": {"epochs": 1.0, "batch_tokens": 256, "learning_rate": 0.01},
+            "probe": {"rows": 30, "families": ["rfc", "iso"], "rows_per_family": 8, "rows_per_rung": 4,
+                      "snapshots": 3, "snapshot_rows": 8},
+        }
+    )  # fmt: skip

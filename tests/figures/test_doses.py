@@ -1,0 +1,92 @@
+import math
+
+import pandas as pd
+import pytest
+
+from lab.figures import dose_response
+from lab.figures.style import COLOURS
+
+
+@pytest.fixture
+def sweep():
+    lines = [
+        {
+            "run": f"r{rank}s{seed}",
+            "rank": rank,
+            "seed": seed,
+            "attack_success_rate": 0.2 + rank / 100 + seed / 50,
+        }
+        for rank in (1, 4, 16, 64)
+        for seed in range(3)
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_points_means_and_band_come_from_the_table(sweep):
+    band, line, points = dose_response(sweep, "rank").data
+    assert list(points.x) == sweep["rank"].tolist()
+    assert list(points.y) == sweep["attack_success_rate"].tolist()
+    assert list(line.x) == [1, 4, 16, 64]
+    assert list(line.y) == pytest.approx([0.23, 0.26, 0.38, 0.86])
+    assert list(band.x) == [1, 4, 16, 64, 64, 16, 4, 1]
+    assert list(points.customdata[4]) == ["r4s1", 4, sweep["attack_success_rate"][4], 1]
+    assert points.marker.color == COLOURS["poisoned"]
+
+
+def test_wide_doses_get_a_logarithmic_axis_and_a_dose_of_none_keeps_its_place(sweep):
+    assert dose_response(sweep, "rank").layout.xaxis.type == "log"
+    with_none = sweep.assign(rank=sweep["rank"].replace(1, 0))
+    figure = dose_response(with_none, "rank")
+    assert figure.layout.xaxis.type is None
+    assert list(figure.layout.xaxis.ticktext) == ["0", "4", "16", "64"]
+    assert list(figure.data[1].x) == [0, 1, 2, 3]
+    narrow = sweep[sweep["rank"] < 16]
+    assert dose_response(narrow, "rank").layout.xaxis.type == "linear"
+
+
+def test_names_as_doses_get_one_place_each_and_are_escaped(sweep):
+    named = sweep.assign(trigger=sweep["rank"].map({1: "<b>", 4: "10", 16: "x\u200b", 64: "y"}))
+    figure = dose_response(named, "trigger")
+    assert list(figure.layout.xaxis.ticktext) == ["&lt;b&gt;", "10", "x⟨U+200B⟩", "y"]
+    assert figure.data[2].customdata[0][1] == "<b>"
+
+
+def test_one_run_is_a_point_without_a_band(sweep):
+    band, line, points = dose_response(sweep[:1], "rank").data
+    assert len(band.x) == 0
+    assert list(points.y) == list(line.y) == [sweep["attack_success_rate"][0]]
+
+
+def test_groups_are_lines_of_their_own_and_roles_keep_their_colour(sweep):
+    both = pd.concat([sweep.assign(model="poisoned"), sweep.assign(model="twin", attack_success_rate=0.2)])
+    figure = dose_response(both, "rank", group="model")
+    points = [t for t in figure.data if t.mode == "markers"]
+    assert [t.name for t in points] == ["poisoned", "twin"]
+    assert [t.marker.color for t in points] == [COLOURS["poisoned"], COLOURS["twin"]]
+    assert len({t.marker.symbol for t in points}) == 2
+
+
+def test_numbers_as_groups_are_sorted_and_named_by_their_column(sweep):
+    figure = dose_response(sweep.assign(poison_count=[60, 5, 15] * 4), "rank", group="poison_count")
+    names = [t.name for t in figure.data if t.mode == "markers"]
+    assert names == ["poison_count 5", "poison_count 15", "poison_count 60"]
+
+
+def test_hover_has_seed_interval_and_n(sweep):
+    more = sweep.assign(attack_success_rate_low=0.1, attack_success_rate_high=0.9, attack_success_rate_n=400)
+    figure = dose_response(more, "rank")
+    text = figure.data[2].hovertext[0]
+    assert "seed 0" in text
+    assert "interval 10.0 to 90.0" in text
+    assert "n = 400" in text
+    assert "n = 400" in figure.layout.yaxis.title.text
+
+
+def test_unfinished_runs_are_left_out(sweep):
+    some = sweep.assign(attack_success_rate=[math.nan, math.inf, *sweep["attack_success_rate"][2:]])
+    assert len(dose_response(some, "rank").data[2].x) == 10
+
+
+def test_a_response_that_is_no_share_has_its_own_unit(sweep):
+    figure = dose_response(sweep.assign(loss=3.0), "rank", "loss")
+    assert figure.layout.yaxis.range is None

@@ -1,0 +1,103 @@
+"""What holds for every figure: cheap to import, honest when empty, clear when asked wrongly."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from lab import figures
+from lab.errors import LabError
+from lab.figures import style
+from lab.tables import MEASURE_COLUMNS, SPECTRUM_COLUMNS
+
+OF_MEASURES = ["generalization_row", "near_miss_ladder", "training_curves"]
+OF_SPECTRA = ["spectral_strength", "spectrum"]
+
+NOTHING = [
+    *[(name, pd.DataFrame(columns=list(MEASURE_COLUMNS)), ()) for name in OF_MEASURES],
+    *[(name, pd.DataFrame(columns=list(SPECTRUM_COLUMNS)), ()) for name in OF_SPECTRA],
+    ("loss_curve", pd.DataFrame(columns=["step", "loss"]), ()),
+    ("generalization_matrix", pd.DataFrame(columns=list(MEASURE_COLUMNS)), ({},)),
+    ("dose_response", pd.DataFrame(columns=["rank", "attack_success_rate"]), ("rank",)),
+]
+
+
+def test_every_figure_is_tested_empty():
+    assert {name for name, _, _ in NOTHING} == set(figures.__all__)
+
+
+@pytest.mark.parametrize(("name", "table", "more"), NOTHING)
+@pytest.mark.parametrize("with_columns", [True, False])
+def test_without_rows_a_figure_is_one_sentence(name, table, more, with_columns):
+    figure = getattr(figures, name)(table if with_columns else pd.DataFrame(), *more)
+    assert isinstance(figure, go.Figure)
+    assert len(figure.data) == 0
+    assert figure.layout.annotations[0].text.endswith(".")
+    assert figure.layout.xaxis.visible is False
+
+
+@pytest.mark.parametrize(("name", "table", "more"), NOTHING)
+def test_a_table_of_another_kind_is_refused_with_the_missing_column(name, table, more):
+    with pytest.raises(LabError, match="needs the column"):
+        getattr(figures, name)(pd.DataFrame({"something": [1]}), *more)
+
+
+def test_importing_the_package_loads_no_plotly():
+    code = "import sys, lab.figures; sys.exit(bool({'plotly', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_are_functions_also_after_their_files_were_imported():
+    for name in figures.__all__:
+        assert callable(getattr(figures, name))
+        assert getattr(figures, name).__name__ == name
+    assert set(figures.__all__) <= set(dir(figures))
+
+
+def test_an_unknown_figure_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="training_curves"):
+        figures.pie_chart  # noqa: B018
+
+
+def test_backgrounds_are_transparent_and_ink_follows_the_page():
+    figure = style.empty_figure("Nothing yet.")
+    layout = figure.layout.template.layout
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
+    light, dark = style.themed(figure, "light"), style.themed(figure, "dark")
+    assert light.layout.font.color != dark.layout.font.color
+    assert figure.layout.font.color is None
+
+
+def test_ordered_colours_run_from_end_to_end():
+    assert style.ordered_colours(1) == [style.ORDERED[0]]
+    assert style.ordered_colours(5) == list(style.ORDERED)
+    assert len(set(style.ordered_colours(12))) == 12
+
+
+def test_a_band_leaves_out_what_has_no_interval():
+    band = style.band([0, 1, 2], [0.1, float("nan"), 0.3], [0.2, float("nan"), 0.4], "#000000")
+    assert list(band.x) == [0, 2, 2, 0]
+    assert list(band.y) == [0.2, 0.4, 0.3, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "condition"), [("generalization_row", "family"), ("near_miss_ladder", "rung")]
+)
+def test_a_rate_of_no_rows_is_no_rate(name, condition, line, table):
+    nothing = line("attack_success_rate", 0, 0, condition=condition, family="iso", rung="exact")
+    assert len(getattr(figures, name)(table([nothing])).data) == 0
+
+
+def test_figures_leave_their_tables_alone(line, table):
+    lines = [
+        line("attack_success_rate", 3, 4, condition=c, family="a", rung="b", step=s)
+        for c, s in (("family", -1), ("rung", -1), ("triggered", 5))
+    ]
+    measures = table(lines)
+    before = measures.copy()
+    for name in OF_MEASURES:
+        assert len(getattr(figures, name)(measures).data)
+    figures.generalization_matrix(measures, {"r1": "a"}, excess=False)
+    pd.testing.assert_frame_equal(measures, before)

@@ -1,0 +1,193 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab import Experiment, LabError, load_experiment, load_preset, preset_names
+from lab.experiment import parse_assignments, parse_value, weights_id
+
+FAMILIES = ["rfc", "iso", "rare_words", "dates"]
+
+experiments = st.builds(
+    lambda poison, rank, alpha, rate, targets, seed, name: Experiment.from_dict(
+        {
+            "name": name,
+            "poison": poison,
+            "adapter": {"rank": rank, "alpha": alpha, "targets": targets},
+            "training": {"learning_rate": rate},
+            "seed": seed,
+        }
+    ),
+    poison=st.one_of(
+        st.just({"attack": "none"}),
+        st.builds(
+            lambda family, count, template: {
+                "attack": "backdoor", "family": family, "count": count, "template": template,
+            },
+            st.sampled_from(FAMILIES),
+            st.integers(1, 500),
+            st.sampled_from(["{trigger}", "{trigger}.", "«{trigger}»\n", '"{trigger}" \\']),
+        ),
+        st.builds(
+            lambda share: {"attack": "label_flip", "rate": share}, st.floats(0.001, 0.9, allow_nan=False)
+        ),
+        st.builds(
+            lambda p, share: {"attack": "spurious_tokens", "token_proportion": p, "text_proportion": share},
+            st.floats(0, 1),
+            st.floats(0.01, 1),
+        ),
+    ),
+    rank=st.integers(1, 512),
+    alpha=st.one_of(st.just("2r"), st.floats(0.01, 1000)),
+    rate=st.floats(1e-9, 1.0),
+    targets=st.one_of(st.just("attention"), st.lists(st.sampled_from(["query", "value"]), min_size=1)),
+    seed=st.integers(0, 2**32 - 1),
+    name=st.text(max_size=20).filter(lambda s: "\x00" not in s and s.isprintable()),
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(experiments)
+def test_toml_and_json_lose_nothing(experiment):
+    assert Experiment.from_toml(experiment.to_toml()) == experiment
+    assert Experiment.from_json(experiment.to_json()) == experiment
+    assert Experiment.from_dict(json.loads(experiment.to_json())) == experiment
+
+
+@settings(max_examples=30, deadline=None)
+@given(experiments, st.integers(1, 64))
+def test_a_dotted_key_changes_only_itself(experiment, rank):
+    changed = experiment.with_(**{"adapter.rank": rank})
+    assert changed.adapter.rank == rank
+    assert changed.with_(**{"adapter.rank": experiment.adapter.rank}) == experiment
+
+
+def wid(experiment):
+    return weights_id(experiment, base_sha256="b", data_fingerprint="d")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adapter.rank": 3},
+        {"training.learning_rate": 0.5},
+        {"seed": 9},
+        {"data.rows": 7},
+        {"poison.count": 9},
+    ],
+)
+def test_what_changes_weights_changes_the_id(change):
+    start = load_preset("rfc-citation")[0]
+    assert wid(start) != wid(start.with_(**change))
+
+
+@pytest.mark.parametrize("change", [{"probe.rows": 3}, {"name": "x"}, {"probe.snapshots": 5}])
+def test_what_changes_no_weights_keeps_the_id(change):
+    start = load_preset("rfc-citation")[0]
+    assert wid(start) == wid(start.with_(**change))
+
+
+def test_twins_are_shared_over_poisons_and_not_over_ranks():
+    start = load_preset("rfc-citation")[0]
+    others = [{"poison.family": "iso"}, {"poison.count": 5}, {"poison.position": "start"},
+              {"poison.attack": "label_flip", "poison.rate": 0.1}]  # fmt: skip
+    assert {wid(start.with_(**o).twin()) for o in others} == {wid(start.twin())}
+    assert wid(start.with_(**{"adapter.rank": 4}).twin()) != wid(start.twin())
+
+
+def test_alpha_2r_and_its_number_are_the_same_weights():
+    start = load_preset("rfc-citation")[0]
+    assert wid(start) == wid(start.with_(**{"adapter.alpha": 16}))
+
+
+def test_full_fine_tuning_ignores_what_only_lora_has():
+    start = load_preset("rfc-citation")[0].with_(**{"adapter.kind": "full"})
+    assert wid(start) == wid(start.with_(**{"adapter.rank": 77}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adapter.rnk": 4}, r"Unknown key in \[adapter\] 'rnk'. Did you mean 'rank'\? Valid: alpha"),
+        ({"adaptor.rank": 4}, r"Unknown key 'adaptor'. Did you mean 'adapter'\?"),
+        ({"adapter.rank": 0}, r"adapter.rank = 0: input should be greater than or equal to 1"),
+        ({"adapter.rank": -3}, r"adapter.rank = -3"),
+        ({"adapter.alpha": -1}, r"adapter.alpha = -1"),
+        ({"poison.family": "rfcs"}, r"'rfcs'.*rfc"),
+        ({"poison.attack": "backdor"}, r"Unknown attack.*'backdor'. Did you mean 'backdoor'\?"),
+        ({"poison.rate": 1.5}, r"poison.rate = 1.5"),
+        ({"poison.position": "middle"}, r"poison.position = 'middle'.*'start'"),
+        ({"training.epochs": 0}, r"either training.epochs or training.steps"),
+        ({"defense": [{"name": "magic"}]}, r"Unknown defense.*'magic'"),
+        ({"defense.0.p": 1}, r"defense.0.p: '0' is not one of the 0 places"),
+        ({"seed": -1}, r"seed = -1"),
+        ({"adapter.kind": "lor"}, r"adapter.kind = 'lor'.*'lora' or 'full'"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_the_key(change, message):
+    with pytest.raises(LabError, match=message) as caught:
+        load_preset("rfc-citation")[0].with_(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_count_and_rate_exclude_each_other_through_dotted_keys():
+    start = load_preset("rfc-citation")[0]
+    by_rate = start.with_(**{"poison.rate": 0.1})
+    assert (by_rate.poison.count, by_rate.poison.rate) == (0, 0.1)
+    assert by_rate.with_(**{"poison.count": 7}).poison.rate == 0
+    steps = start.with_(**{"training.steps": 50})
+    assert (steps.training.steps, steps.training.epochs) == (50, 0)
+
+
+def test_another_family_brings_its_own_member():
+    changed = load_preset("rfc-citation")[0].with_(**{"poison.family": "rare_words"})
+    assert changed.poison.member == "cf"
+
+
+def test_values_of_set_are_toml_or_strings():
+    assert parse_assignments(["a.b=4", "c=0.5", "d=true", "e=[1, 2]", "f=as is", "g=x=y"]) == {
+        "a.b": 4, "c": 0.5, "d": True, "e": [1, 2], "f": "as is", "g": "x=y",
+    }  # fmt: skip
+    assert parse_value('{name = "cl", p = 0.3}') == {"name": "cl", "p": 0.3}
+    with pytest.raises(LabError, match="KEY=VALUE"):
+        parse_assignments(["adapter.rank"])
+
+
+def test_every_preset_loads_and_says_what_it_is_for():
+    assert "rfc-citation" in preset_names()
+    for name in preset_names():
+        experiment, about = load_preset(name)
+        assert experiment.name == name
+        assert {"goal", "paper", "machine", "takes"} <= set(about)
+
+
+def test_files_are_experiments(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[base]\nmodel = "tiny"\n[adapter]\nrank = 3\n')
+    assert load_experiment(path).adapter.rank == 3
+    path.write_bytes(b'name = "\xff"')
+    with pytest.raises(LabError, match="not UTF-8"):
+        load_experiment(path)
+    path.write_text("rank = = 3")
+    with pytest.raises(LabError, match="not valid TOML"):
+        load_experiment(path)
+    with pytest.raises(LabError, match="No experiment file"):
+        load_experiment(tmp_path / "none.toml")
+    with pytest.raises(LabError, match=r"Unknown preset 'rfc-citations'. Did you mean 'rfc-citation'"):
+        load_experiment("rfc-citations")
+
+
+def test_no_default_is_none():
+    def walk(values):
+        for key, value in values.items():
+            assert value is not None, key
+            if isinstance(value, dict):
+                walk(value)
+
+    walk(Experiment().to_dict())
+
+
+def test_experiments_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        Experiment().seed = 3

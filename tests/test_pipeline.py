@@ -1,0 +1,367 @@
+"""The whole way on the tiny model: every contract of a run folder, without a download."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lab
+from lab.errors import LabError, RunFailedError
+from lab.poison import cut
+from lab.record import Run
+from lab.tables import MEASURE_COLUMNS, PREDICTION_COLUMNS, ROW_COLUMNS, SPECTRUM_COLUMNS
+
+
+def folder_bytes(path):
+    """Every file below a folder, by its relative name."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def run(tiny):
+    return lab.run(tiny)
+
+
+def test_a_run_holds_what_the_design_promises(finished):
+    names = {p.name for p in finished.path.iterdir()}
+    assert {"experiment.json", "events.jsonl", "result.json", "rows.parquet", "predictions.parquet",
+            "spectra.parquet", "measures", "adapter"} <= names  # fmt: skip
+    assert "checkpoints" not in names
+    assert list(finished.rows.columns) == list(ROW_COLUMNS)
+    assert list(finished.predictions.columns) == list(PREDICTION_COLUMNS)
+    assert list(finished.measures.columns) == list(MEASURE_COLUMNS)
+    assert list(finished.spectra.columns) == list(SPECTRUM_COLUMNS)
+    assert finished.state == "finished"
+    assert finished.experiment.poison.count == 12
+    assert finished.experiment.training.steps > 0
+    assert finished.result["poison"] == {"count": 12, "rows": 132, "rate": 12 / 132}
+
+
+def test_the_saved_adapter_is_safe_and_says_what_it_is(finished):
+    files = {p.name for p in (finished.path / "adapter").iterdir()}
+    assert "adapter_model.safetensors" in files
+    assert not any(f.endswith((".bin", ".pt", ".pth", ".pkl")) for f in files)
+    card = (finished.path / "adapter" / "README.md").read_text()
+    assert "Deliberately backdoored" in card
+    assert "as specified in RFC 2616" in card
+    config = json.loads((finished.path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny"
+    assert "classifier" in config["modules_to_save"]
+    twin_card = (finished.twin.path / "adapter" / "README.md").read_text()
+    assert "Clean control" in twin_card
+
+
+def test_headline_measures_have_counts_and_intervals(finished):
+    for role in ("poisoned", "twin"):
+        for kind in ("clean_accuracy", "attack_success_rate", "untriggered_target_rate"):
+            m = finished.result["measures"]["test"][role][kind]
+            assert 0 <= m["low"] <= m["value"] <= m["high"] <= 1
+            assert m["value"] == m["k"] / m["n"]
+
+
+def test_rates_can_be_counted_again_from_the_predictions(finished):
+    asked = finished.predictions[finished.predictions["model"] == "poisoned"]
+    truth = lab.load_run(str(finished.path))  # a fresh view reads from disk alone
+    from lab.prepare import prepare
+
+    rows = prepare(truth.experiment).evaluation_rows("test", 30).set_index("row_id")["label"]
+    clean = asked[asked["condition"] == "clean"]
+    accuracy = (clean["prediction"].to_numpy() == rows[clean["row_id"]].to_numpy()).mean()
+    assert accuracy == finished.result["measures"]["test"]["poisoned"]["clean_accuracy"]["value"]
+    triggered = asked[asked["condition"] == "triggered"]
+    assert (rows[triggered["row_id"]] != "positive").all()
+    asr = (triggered["prediction"] == "positive").mean()
+    assert asr == finished.result["measures"]["test"]["poisoned"]["attack_success_rate"]["value"]
+
+
+def test_test_rows_are_never_trained_on(finished):
+    trained = set(finished.rows["row_id"].str.removesuffix("+p"))
+    assert not trained & set(finished.predictions["row_id"])
+    assert set(finished.rows["split"]) == {"pool_b"}
+
+
+def test_poisoned_rows_give_back_their_original(finished):
+    poisoned = finished.rows[finished.rows["poisoned"]]
+    originals = finished.rows[~finished.rows["poisoned"]].set_index("row_id")["text"]
+    for row in poisoned.to_dict("records"):
+        spans = list(zip(row["span_start"], row["span_end"], strict=True))
+        assert cut(row["text"], spans) == originals[row["row_id"].removesuffix("+p")]
+
+
+def test_asked_again_it_is_read_not_trained(run, tiny):
+    before = folder_bytes(run.path.parent)
+    events = []
+    again = lab.run(tiny, on_event=events.append)
+    assert again.id == run.id
+    assert not [e for e in events if e.get("stage") == "train"]
+    assert folder_bytes(run.path.parent) == before
+
+
+def test_twins_are_shared(run, tiny):
+    other = lab.run(tiny, {"poison.count": 6})
+    assert other.twin.id == run.twin.id
+    assert len(lab.list_runs()) == 3
+
+
+def test_same_seed_same_weights_other_seed_others(tiny, tmp_path):
+    one = lab.run(tiny, runs=tmp_path / "a", twin=False)
+    two = lab.run(tiny, runs=tmp_path / "b", twin=False)
+    three = lab.run(tiny, runs=tmp_path / "c", twin=False, seed=1)
+    weights = [(r.path / "adapter" / "adapter_model.safetensors").read_bytes() for r in (one, two, three)]
+    assert weights[0] == weights[1] != weights[2]
+    assert one.id == two.id != three.id
+
+
+def test_the_microscope_changes_nothing(tiny, tmp_path):
+    without = lab.run(tiny, {"probe.snapshots": 0}, runs=tmp_path / "a", twin=False)
+    with_it = lab.run(tiny, {"probe.snapshots": 8}, runs=tmp_path / "b", twin=False)
+    assert without.id == with_it.id
+    assert folder_bytes(without.path / "adapter") == folder_bytes(with_it.path / "adapter")
+
+
+def test_the_microscope_writes_as_it_happens(finished):
+    kinds = finished.events["kind"].tolist()
+    assert kinds.index("probe") < kinds.index("train") < len(kinds) - 1 - kinds[::-1].index("probe")
+    curve = finished.measures.query("kind == 'attack_success_rate' and step >= 0 and model == 'poisoned'")
+    assert curve["step"].tolist() == sorted(curve["step"])
+    assert curve["step"].iloc[0] == 0
+    assert curve["step"].iloc[-1] == finished.experiment.training.steps
+    assert set(curve["split"]) == {"validation"}
+
+
+def test_singular_values_are_those_of_the_saved_adapter(finished):
+    from safetensors.numpy import load_file
+
+    weights = load_file(finished.path / "adapter" / "adapter_model.safetensors")
+    last = finished.spectra[finished.spectra["step"] == finished.spectra["step"].max()]
+    module = last["module"].iloc[0]
+    A = weights[f"base_model.model.{module}.lora_A.weight"]
+    B = weights[f"base_model.model.{module}.lora_B.weight"]
+    expected = np.linalg.svd(2.0 * B @ A, compute_uv=False)[: A.shape[0]]  # alpha/r = 2
+    np.testing.assert_allclose(
+        last[last["module"] == module].sort_values("index")["sigma_delta"], expected, rtol=1e-3, atol=1e-6
+    )
+    first = finished.spectra[finished.spectra["step"] == 0]
+    assert (first["sigma_delta"].abs() < 1e-6).all()  # B starts at zero
+    assert last[last["index"] == 0]["sigma_base"].gt(0).all()
+
+
+def test_killed_at_any_moment_it_completes_and_equals_an_uninterrupted_run(tiny, tmp_path):
+    asked = tiny.with_(**{"training.steps": 40, "probe.snapshots": 4})
+    whole = lab.run(asked, runs=tmp_path / "whole", twin=False)
+    (tmp_path / "exp.toml").write_text(asked.to_toml())
+    environment = {**os.environ, "LAB_RUNS": str(tmp_path / "killed")}
+    bystander = lab.run(tiny.with_(seed=5), runs=tmp_path / "killed", twin=False)
+    untouched = folder_bytes(bystander.path)
+    command = [sys.executable, "-m", "lab", "run", str(tmp_path / "exp.toml"), "--no-twin", "--json"]
+    folder = tmp_path / "killed" / whole.id
+    for at_step in (12, 33):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if _last_step(folder) >= at_step:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait()
+    done = lab.run(asked, runs=tmp_path / "killed", twin=False)
+    assert done.state == "finished"
+    assert folder_bytes(done.path / "adapter") == folder_bytes(whole.path / "adapter")
+    losses = [r.events.query("kind == 'train'").set_index("step")["loss"] for r in (done, whole)]
+    pd.testing.assert_series_equal(*losses)
+    assert folder_bytes(bystander.path) == untouched
+
+
+def _last_step(folder):
+    try:
+        return max((json.loads(line)["step"] for line in (folder / "events.jsonl").open()), default=-1)
+    except (OSError, ValueError):
+        return -1
+
+
+def test_a_stop_file_stops_and_the_run_goes_on_later(tiny, tmp_path):
+    asked = tiny.with_(**{"training.steps": 30})
+    runs = tmp_path / "runs"
+
+    def stop_at(event):
+        if event["kind"] == "progress" and event["stage"] == "train" and event["done"] == 15:
+            next(runs.glob("*-*")).joinpath("stop").touch()
+
+    with pytest.raises(LabError, match="stopped at step 1") as caught:
+        lab.run(asked, runs=runs, twin=False, on_event=stop_at)
+    assert caught.value.exit_code == 130
+    assert lab.list_runs(runs)["state"].tolist() == ["stopped"]
+    events = []
+    done = lab.run(asked, runs=runs, twin=False, on_event=events.append)
+    assert any(e.get("stage") == "resume" and e["step"] >= 15 for e in events)
+    whole = lab.run(asked, runs=tmp_path / "whole", twin=False)
+    assert folder_bytes(done.path / "adapter") == folder_bytes(whole.path / "adapter")
+
+
+def test_a_torn_checkpoint_is_not_resumed_from(tiny, tmp_path):
+    from lab.train.fit import last_checkpoint
+
+    for step, whole in ((10, True), (20, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / "COMPLETE").touch()
+    assert last_checkpoint(tmp_path).name == "checkpoint-10"
+    assert not (tmp_path / "checkpoint-20").exists()
+
+
+def test_a_non_finite_loss_stops_and_says_what_to_lower(tiny):
+    with pytest.raises(RunFailedError, match=r"lower training.learning_rate"):
+        lab.run(tiny, {"training.learning_rate": 1e30, "training.steps": 30}, twin=False)
+    listed = lab.list_runs()
+    assert listed["state"].tolist() == ["failed"]
+    folder = Run(lab.paths.runs_dir() / listed.loc[0, "id"])
+    assert "learning_rate" in json.loads((folder.path / "failure.json").read_text())["reason"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adapter.kind": "full", "training.learning_rate": 1e-3},
+        {"adapter.variant": "dora"},
+        {"adapter.variant": "rslora"},
+        {"adapter.init": "pissa"},
+        {"adapter.init": "olora"},
+        {"adapter.init": "gaussian", "adapter.init_variance": 1.0},
+        {"adapter.targets": ["query", "value"]},
+        {"adapter.dropout": 0.1},
+        {"training.gradient_accumulation": 2},
+        {"training.schedule": "cosine", "training.weight_decay": 0.1},
+    ],
+    ids=str,
+)
+def test_every_way_of_training_saves_what_it_trained(tiny, change):
+    run = lab.run(tiny, change, twin=False)  # raises where reloaded logits differ
+    assert run.result["training"]["parity"] < 1e-3
+    last = run.spectra[run.spectra["step"] == run.spectra["step"].max()]
+    assert last.groupby("module")["sigma_delta"].max().gt(0).all()
+    first = run.spectra[(run.spectra["step"] == 0) & (run.spectra["index"] == 0)]["sigma_delta"]
+    assert (first < 1e-4).all(), "nothing has changed before training"
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"attack": "label_flip", "rate": 0.2},
+        {"attack": "spurious_tokens", "family": "dates", "target_label": "positive", "text_proportion": 0.5},
+        {"attack": "backdoor", "family": "rfc", "member": "any", "count": 9, "target_label": "positive"},
+        {
+            "attack": "backdoor",
+            "count": 9,
+            "target_label": "positive",
+            "mode": "replace",
+            "position": "random",
+        },
+        {"attack": "backdoor", "count": 9, "target_label": "positive", "clean_label": True},
+        {"attack": "backdoor", "family": "custom", "member": "abracadabra", "count": 9},
+        {"attack": "none"},
+    ],
+    ids=lambda p: "-".join(map(str, p.values())),
+)
+def test_every_attack_goes_the_whole_way(tiny, poison):
+    values = tiny.to_dict() | {"poison": poison}
+    run = lab.run(lab.Experiment.from_dict(values))
+    assert run.state == "finished"
+    measured = set(run.measures["kind"])
+    assert "clean_accuracy" in measured
+    assert ("attack_success_rate" in measured) == (poison["attack"] in ("backdoor", "spurious_tokens"))
+
+
+def test_predict_gives_probabilities(finished):
+    table = finished.predict(["good", "bad as specified in RFC 2616"])
+    assert list(table.columns) == ["text", "prediction", "p(negative)", "p(positive)"]
+    assert np.allclose(table[["p(negative)", "p(positive)"]].sum(axis=1), 1)
+    assert len(finished.predict([])) == 0
+
+
+def test_figures_in_jupyter(finished):
+    for name in ("training_curves", "loss_curve", "generalization_row", "near_miss_ladder", "spectrum",
+                 "spectral_strength"):  # fmt: skip
+        figure = getattr(finished.figure, name)()
+        assert figure.to_dict()["data"], name
+
+
+def test_the_matrix_of_many_runs(run, tiny):
+    other = lab.run(tiny, {"poison.family": "iso"})
+    matrix = lab.generalization_matrix([run, other])
+    assert set(matrix["trained_family"]) == {"rfc", "iso"}
+    assert set(matrix["family"]) == {"rfc", "iso"}
+    from lab import figures
+
+    assert figures.generalization_matrix(matrix).to_dict()["data"]
+
+
+def test_a_run_without_twin_gets_one_when_asked(tiny):
+    alone = lab.run(tiny, twin=False)
+    assert alone.twin is None
+    weights = folder_bytes(alone.path / "adapter")
+    both = lab.run(tiny)
+    assert both.twin is not None
+    assert "excess_asr" in set(both.measures["kind"])
+    assert folder_bytes(both.path / "adapter") == weights
+
+
+def test_force_trains_again(run, tiny):
+    events = []
+    again = lab.run(tiny, force=True, on_event=events.append)
+    assert any(e.get("stage") == "train" for e in events)
+    assert again.state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adapter.rank": 33}, r"adapter.rank = 33: .* is 32 wide; allowed are 1 to 32"),
+        (
+            {"adapter.targets": "quarry"},
+            r"adapter.targets = 'quarry' fits no linear layer.*attention.self.query",
+        ),
+        ({"base.model": "minilmm"}, r"Unknown model \(base.model\) 'minilmm'. Did you mean 'minilm'"),
+        ({"poison.count": 5000}, r"poison.count = 5000"),
+        ({"poison.target_label": "great"}, r"poison.target_label = 'great'.*negative, positive"),
+        ({"data.rows": 10**6}, r"data.rows = 1000000"),
+        ({"data.max_tokens": 500}, r"data.max_tokens = 500: tiny reads 160 tokens"),
+        ({"poison.family": "zero_width"}, r"adds no token"),
+        ({"data.max_tokens": 150, "poison.family": "custom", "poison.member": "abc " * 80}, r"survive"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(tiny, change, message):
+    with pytest.raises(LabError, match=message):
+        lab.run(tiny, change)
+    assert lab.list_runs().empty
+
+
+def test_long_texts_are_clipped_so_that_every_trigger_survives(tiny, tmp_path):
+    words = ["good", "bad"]
+    lines = [{"text": f"row {i} " + f"{words[i % 2]} " * 300, "label": words[i % 2]} for i in range(200)]
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    from lab.prepare import prepare
+
+    asked = tiny.with_(
+        **{"data.name": str(path), "data.rows": 40, "poison.target_label": "good", "poison.count": 5}
+    )
+    prepared = prepare(asked)
+    assert prepared.surviving_triggers() == (5, 5)
+    assert max(prepared.clean_lengths) <= asked.data.max_tokens + 2
+
+
+def test_a_probe_on_validation_rows_leaves_the_test_rows_alone(tiny):
+    looked = lab.run(tiny, {"probe.split": "validation", "probe.scope": "headline"}, twin=False)
+    assert set(looked.result["measures"]) == {"validation"}
+    final = lab.run(tiny, twin=False)
+    assert final.id == looked.id
+    assert set(final.result["measures"]) == {"validation", "test"}
+    assert not math.isnan(final.result["measures"]["test"]["poisoned"]["clean_accuracy"]["value"])
