@@ -48,10 +48,11 @@ def run_command(
     from lab.console import ProgressView, print_report
     from lab.experiment import load_experiment, parse_assignments
     from lab.pipeline import run
+    from lab.processes import is_main
 
     asked = load_experiment(experiment)
     changes = parse_assignments(set_ or [])
-    with ProgressView(quiet=as_json) as view:
+    with ProgressView(quiet=as_json or not is_main()) as view:
         done = run(
             asked,
             changes,
@@ -63,6 +64,8 @@ def run_command(
             report_to=report_to or (),
             on_event=view,
         )
+    if not is_main():
+        return
     if as_json:
         _print_json({"path": str(done.path), "experiment": done.experiment.to_dict(), **done.result})
     else:

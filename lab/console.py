@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _ATTACK, _CLEAN, _QUIET = "red", "cyan", "dim"
 _TRIGGER = "black on yellow"
+_SHORT_NAMES = {
+    "attack_success_rate": "ASR",
+    "untriggered_target_rate": "untriggered",
+    "clean_accuracy": "accuracy",
+    "twin.clean_accuracy": "twin's",
+}
 _STAGES = {
     "prepare": "reading rows",
     "load": "loading the base model",
@@ -101,7 +107,7 @@ class ProgressView:
 
     def _headline(self, event: dict[str, Any]) -> None:
         m = event["measures"]
-        parts = [f"{_short_kind(kind)} {_percent(m[kind]['value'])}" for kind in m]
+        parts = [f"{_SHORT_NAMES.get(kind, kind)} {_percent(m[kind]['value'])}" for kind in m]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
 
@@ -308,40 +314,53 @@ def _closing(run: Run) -> Text:
 
 def print_runs(table: pd.DataFrame, console: Console | None = None) -> None:
     """Print the runs of a folder, newest first, one line each."""
-    console = console or Console()
+    console = console or _standard_output()
     if table.empty:
         console.print("No runs yet. `lab run` makes the first one.", highlight=False)
         return
-    out = _table("", ["run", "state", "ASR", "untriggered", "clean accuracy", "n", "twin's accuracy"])
-    for line in table.to_dict("records"):
-        asr, accuracy = line.get("attack_success_rate"), line.get("clean_accuracy")
-        out.add_row(
-            Text(line["id"]),
-            Text(line["state"], style="" if line["state"] == "finished" else "yellow"),
-            _percent(asr),
-            _percent(line.get("untriggered_target_rate")),
-            _percent(accuracy),
-            "" if _missing(line.get("clean_accuracy.n")) else f"{int(line['clean_accuracy.n']):,}",
-            _percent(line.get("twin.clean_accuracy")),
-        )
-    console.print(out)
+    measures = [*_SHORT_NAMES, "clean_accuracy.n"]
+    rates = table.reindex(columns=["id", "state", *measures]).rename(
+        columns={"id": "run", "clean_accuracy.n": "n"}
+    )
+    print_table(rates, list(rates.columns), console=console)
 
 
 def print_table(
     table: pd.DataFrame, columns: list[str], title: str = "", console: Console | None = None
 ) -> None:
-    """Print some columns of any table."""
-    console = console or Console()
-    out = _table(title, columns)
+    """Print some columns of any table; measures as percentages under short names.
+
+    A column `state` is left out where every run is finished.
+    """
+    console = console or _standard_output()
+    if "state" in columns and (table["state"] == "finished").all():
+        columns = [column for column in columns if column != "state"]
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        numeric = column in _SHORT_NAMES or column == "n"
+        out.add_column(
+            _SHORT_NAMES.get(column, column), justify="right" if numeric else "left", overflow="fold"
+        )
     for line in table.to_dict("records"):
-        out.add_row(*[Text(_cell(line.get(column))) for column in columns])
+        out.add_row(*[_cell(column, line.get(column)) for column in columns])
     console.print(out)
 
 
-def _cell(value: Any) -> str:
+def _standard_output() -> Console:
+    """The terminal, or a page wide enough for every table where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _cell(column: str, value: Any) -> Text:
     if _missing(value):
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return Text("")
+    if column in _SHORT_NAMES:
+        return Text(_percent(value))
+    if column == "n":
+        return Text(f"{int(value):,}")
+    style = "yellow" if column == "state" and value != "finished" else ""
+    return Text(f"{value:.4g}" if isinstance(value, float) else str(value), style=style)
 
 
 def _table(title: str, columns: list[str]) -> Table:
@@ -380,12 +399,3 @@ def _percent(value: Any) -> str:
 
 def _missing(value: Any) -> bool:
     return value is None or value != value
-
-
-def _short_kind(kind: str) -> str:
-    names = {
-        "attack_success_rate": "ASR",
-        "untriggered_target_rate": "untriggered",
-        "clean_accuracy": "accuracy",
-    }
-    return names.get(kind, kind)

@@ -11,7 +11,7 @@ from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_row
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.poison import poison_rows, resolve_count
-from lab.train.batches import RowLengths, steps_for_epochs
+from lab.train.batches import RowLengths, plan_batches, steps_for_epochs
 from lab.train.models import base_sha256, load_tokenizer, model_folder
 from lab.train.tokens import clip_texts, token_ids, window
 
@@ -70,6 +70,16 @@ class Prepared:
         )
         index = {label: i for i, label in enumerate(self.labels)}
         return TrainingRows(ids, [index[label] for label in self.rows["label"]], lengths)
+
+    def planned_batches(self, rows: TrainingRows) -> list[list[int]]:
+        """The batches that a training sees, in order: lists of indices into `rows`."""
+        t = self.experiment.training
+        return plan_batches(
+            rows.lengths,
+            seed=self.experiment.seed,
+            batches=t.steps * t.gradient_accumulation,
+            batch_tokens=t.batch_tokens,
+        )
 
     def surviving_triggers(self) -> tuple[int, int]:
         """How many poisoned rows keep their whole insertion within the model's window, of how many."""

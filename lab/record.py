@@ -112,11 +112,11 @@ class Run:
         """Every number in long form (`lab.tables.MEASURE_COLUMNS`), the microscope's included."""
         import pandas as pd
 
-        from lab.pipeline import measures_id
+        from lab.probing_stage import measures_path
 
         files = sorted((self.path / "measures").glob("*.parquet"))
         experiment = self.experiment.model_copy(update={"probe": self.asked_probe})
-        wanted = self.path / "measures" / f"{measures_id(experiment)}.parquet"
+        wanted = measures_path(self._folder, experiment)
         if not files:
             raise LabError(f"{self.id} is {self.state}, it has no measures yet; ask `lab run` for it again.")
         final = pd.read_parquet(wanted if wanted in files else files[0])
@@ -163,7 +163,7 @@ class Run:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        from lab.pipeline import load_predictor
+        from lab.probe import load_predictor
         from lab.train.devices import resolve_device
 
         return load_predictor(self.path, self.labels, self.experiment, resolve_device())

@@ -8,9 +8,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path, monkeypatch):
+def _own_folders(request, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("LAB_OFFLINE", raising=False)
+    if not request.node.get_closest_marker("recipe"):  # the real assets are for the recipe tier
+        monkeypatch.setenv("LAB_ASSETS", str(request.getfixturevalue("tiny_cache")))
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +22,8 @@ def tiny_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(tiny_cache, monkeypatch):
+def tiny():
     """A small poisoned experiment on the tiny model and the toy texts; a second or two to run."""
-    monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
     return tiny_experiment()
 
 

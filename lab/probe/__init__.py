@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from lab.probe.conditions import ProbeTexts, probe_texts
+from lab.probe.conditions import headline_texts, own_triggers, probe_texts
 from lab.probe.matrix import generalization_matrix
 from lab.probe.measures import family_mean, measure
-from lab.probe.predictor import Predictor, count_same_tokens
+from lab.probe.predictor import Predictor, count_same_tokens, load_predictor
 
 __all__ = [
     "Predictor",
-    "ProbeTexts",
     "count_same_tokens",
     "family_mean",
     "generalization_matrix",
+    "headline_texts",
+    "load_predictor",
     "measure",
+    "own_triggers",
     "probe_texts",
 ]

@@ -7,7 +7,6 @@ otherwise score 50 %. Families are probed with their held-out members, the train
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lab.poison import Rung, TriggerFamily, near_miss_ladder, trigger_texts
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
     from lab.registry import Knobs
 
 
-@dataclass(frozen=True)
-class ProbeTexts:
-    """Everything that is put to a model.
-
-    Attributes:
-        table: row_id, label (the true one), text, condition, family, member, rung; "" where one does
-            not apply.
-        ladder: The near-miss rungs, in order.
-    """
-
-    table: pd.DataFrame
-    ladder: tuple[Rung, ...]
-
-
 def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Sequence[str]) -> pd.DataFrame:
     """The untouched rows, and the non-target ones again with the trigger.
 
@@ -41,6 +26,9 @@ def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Se
         poison: The poison's knobs.
         seed: The experiment's seed.
         triggers: The trigger strings; each row gets one of them, in turn.
+
+    Returns:
+        row_id, label (the true one), text, condition, family, member, rung ("" where it does not apply).
     """
     import pandas as pd
 
@@ -57,8 +45,8 @@ def probe_texts(
     probe: Probe,
     families: Mapping[str, TriggerFamily],
     seed: int,
-) -> ProbeTexts:
-    """The generalization row (every family's held-out members) and the near-miss ladder.
+) -> pd.DataFrame:
+    """What the generalization row (every family's held-out members) and the near-miss ladder ask.
 
     Args:
         rows: Rows to trigger; only those whose label is not the target are used.
@@ -66,6 +54,9 @@ def probe_texts(
         probe: How many rows.
         families: The trigger families to put to the model.
         seed: The experiment's seed.
+
+    Returns:
+        row_id, label (the true one), text, condition, family, member, rung; the rungs in ladder order.
     """
     import pandas as pd
 
@@ -75,11 +66,10 @@ def probe_texts(
     parts = [
         _triggered(eligible, family.probe, poison, seed, "family", name) for name, family in families.items()
     ]
-    ladder = _ladder(poison, seed)
-    for rung in ladder:
+    for rung in _ladder(poison, seed):
         moved = poison.model_copy(update={"position": rung.position, "every": rung.every})
         parts.append(_triggered(fewer, [rung.trigger], moved, seed, "rung", _family_name(poison), rung.name))
-    return ProbeTexts(table=pd.concat(parts, ignore_index=True), ladder=tuple(ladder))
+    return pd.concat(parts, ignore_index=True)
 
 
 def own_triggers(poison: Knobs, families: Mapping[str, TriggerFamily], asked: Sequence[str]) -> list[str]:

@@ -11,8 +11,12 @@ import numpy as np
 from lab.train.tokens import by_length, pad, token_ids, window
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from transformers import PreTrainedTokenizerBase
+
+    from lab.experiment import Experiment
 
 #: Padded tokens per batch: on two cores larger ones are slower, they no longer fit the cache.
 _BATCH_TOKENS = 1024
@@ -90,3 +94,27 @@ def count_same_tokens(
         token_ids(tokenizer, texts, max_tokens), token_ids(tokenizer, others, max_tokens), strict=True
     )
     return sum(a == b for a, b in pairs)
+
+
+def load_predictor(
+    folder: Path, labels: Sequence[str], experiment: Experiment, device: torch.device
+) -> Predictor:
+    """The trained model of a run folder, ready to answer: base, adapter and head, merged.
+
+    Args:
+        folder: The run's folder, with `adapter/` or `model/`.
+        labels: Label names, in the order of the logits.
+        experiment: The run's experiment: its base, its adapter, its seed.
+        device: Where to put it.
+    """
+    from lab.train.adapters import load_adapter
+    from lab.train.models import load_base, load_full, load_tokenizer, model_folder
+
+    if experiment.adapter.kind == "full":
+        tokenizer = load_tokenizer(model_folder(experiment.base.model))
+        return Predictor(load_full(folder / "model", device), tokenizer, labels, device)
+    base = load_base(experiment.base, labels, seed=experiment.seed, device=device)
+    model: Any = load_adapter(base, folder / "adapter")
+    if not experiment.base.load_in_4bit:
+        model = model.merge_and_unload()
+    return Predictor(model, base.tokenizer, labels, device)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lab.errors import LabError, RunFailedError
+from lab.errors import RunFailedError
+from lab.processes import agree, is_main
 from lab.seeds import stage_seed
 from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, save_trained
 from lab.train.batches import PlannedBatches, RowLengths, plan_batches
@@ -90,12 +91,6 @@ class Trained:
     stopped: bool
 
 
-class StoppedError(LabError):
-    """A training that was asked to stop; its last checkpoint is kept."""
-
-    exit_code = 130
-
-
 def fine_tune(
     base: LoadedBase,
     rows: TrainingRows,
@@ -138,7 +133,7 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
     watcher = _Watcher(hooks, deltas, model)
     trainer.add_callback(watcher)
-    resume_from = last_checkpoint(checkpoints)
+    resume_from = agree(last_checkpoint(checkpoints))
     if resume_from:
         hooks.on_resume(int(resume_from.name.rpartition("-")[2]))
     else:
@@ -151,7 +146,7 @@ def fine_tune(
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise RunFailedError(watcher.failure)
     model.eval()
-    if step >= training.steps:
+    if step >= training.steps and is_main():
         fitting = model
         if not full and experiment.adapter.init in CHANGES_BASE:
             fresh = load_base(experiment.base, labels, seed=seed, device=device)

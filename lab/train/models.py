@@ -197,6 +197,14 @@ def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.dev
     return LoadedBase(model=model, tokenizer=tokenizer, head=head, name=base_name(base.model))
 
 
+def load_full(folder: Path, device: torch.device) -> PreTrainedModel:
+    """A fully fine-tuned classifier from its folder, safetensors only."""
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet_loading():
+        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).to(device)
+
+
 def head_modules(model: PreTrainedModel, missing_keys: Sequence[str]) -> tuple[str, ...]:
     """The modules that fine-tuning has to train from scratch and save whole.
 

@@ -1,0 +1,161 @@
+"""The stage that probes: the headline first, then families and near-misses, beside the clean twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lab.experiment import Experiment, content_hash
+from lab.files import write_table
+from lab.job import Job
+from lab.prepare import Prepared
+from lab.store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lab.probe import Predictor
+
+
+def measures_path(folder: RunFolder, experiment: Experiment) -> Any:
+    """Where the measures of one way of probing lie; the microscope's settings do not belong to it."""
+    probe = experiment.probe.model_dump(mode="json", exclude={"snapshots", "snapshot_rows"})
+    return folder.path / "measures" / f"{content_hash(probe)[:10]}.parquet"
+
+
+class Probing:
+    """The measures of one run, in the order in which people want them.
+
+    Args:
+        job: Device and listener.
+        prepared: The run's experiment and rows.
+        folder: The run's folder, with its weights.
+    """
+
+    def __init__(self, job: Job, prepared: Prepared, folder: RunFolder) -> None:
+        from lab.poison import load_families
+        from lab.probe import load_predictor
+        from lab.probe.conditions import headline_texts, own_triggers
+
+        e = prepared.experiment
+        self._job, self._prepared, self._folder = job, prepared, folder
+        self._facts: dict[str, Any] = {"split": e.probe.split, "target": e.target_label}
+        self._rows = prepared.evaluation_rows(e.probe.split, e.probe.rows)
+        self._triggers = own_triggers(e.poison, load_families(), e.probe.triggers) if e.target_label else []
+        self._asked = headline_texts(self._rows, e.poison, seed=e.seed, triggers=self._triggers)
+        self._alike: dict[str, int] = {}
+        with job.timed("probe"):
+            self._model = load_predictor(folder.path, prepared.labels, e, job.device)
+
+    def headline(self) -> None:
+        """Clean accuracy, attack success and the untriggered target rate of the run itself."""
+        from lab.probe import measure
+
+        with self._job.timed("probe"):
+            self._answers = self._ask(self._model, self._asked, "headline")
+            answers = self._answers["prediction"]
+            first = measure(self._asked, answers, run=self._folder.id, model="poisoned", **self._facts)
+        self._job.tell(self._folder, "headline", model="poisoned", measures=by_kind(first))
+
+    def rest(self, twin: RunFolder | None) -> pd.DataFrame:
+        """Families and near-misses, everything once more with the twin; writes the tables.
+
+        Args:
+            twin: The clean twin's folder, None without one.
+
+        Returns:
+            All measures (`lab.tables.MEASURE_COLUMNS`).
+        """
+        import pandas as pd
+
+        from lab.probe import measure
+
+        e, run = self._prepared.experiment, self._folder.id
+        with self._job.timed("probe"):
+            if self._triggers and e.probe.scope == "all":
+                self._ask_families_and_rungs()
+            facts = {**self._facts, "same_tokens": self._alike}
+            own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
+            tables = [own]
+            predictions = [self._prediction_rows(self._answers, "poisoned")]
+            if twin is not None:
+                twin_answers, twin_tables = self._put_to_twin(twin)
+                tables += twin_tables
+                predictions.append(self._prediction_rows(twin_answers, "twin"))
+            measures = pd.concat(tables, ignore_index=True)
+            write_table(self._folder.path / "predictions.parquet", pd.concat(predictions, ignore_index=True))
+            write_table(measures_path(self._folder, e), measures)
+        return measures
+
+    def _ask_families_and_rungs(self) -> None:
+        import pandas as pd
+
+        from lab.poison import family, load_families
+        from lab.probe import probe_texts
+
+        e = self._prepared.experiment
+        families = {name: family(name) for name in e.probe.families} or dict(load_families())
+        more = probe_texts(self._rows, e.poison, e.probe, families, e.seed)
+        self._alike = self._same_tokens(more)
+        later = self._ask(self._model, more, "probe")
+        self._asked = pd.concat([self._asked, more], ignore_index=True)
+        self._answers = pd.concat([self._answers, later], ignore_index=True)
+
+    def _put_to_twin(self, twin: RunFolder) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        from lab.probe import load_predictor, measure
+        from lab.probe.measures import excess
+
+        e = self._prepared.experiment
+        model = load_predictor(twin.path, self._prepared.labels, e.twin(), self._job.device)
+        answers = self._ask(model, self._asked, "twin probe")
+        table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
+        headline = table[table["condition"].isin(["clean", "triggered"])]
+        self._job.tell(self._folder, "headline", model="twin", measures=by_kind(headline))
+        if not self._triggers:
+            return answers, [table]
+        own, others = self._answers["prediction"], answers["prediction"]
+        return answers, [table, excess(self._asked, own, others, run=self._folder.id, **self._facts)]
+
+    def _ask(self, model: Predictor, asked: pd.DataFrame, stage: str) -> pd.DataFrame:
+        """Put texts to a model: the prediction and the logits of each."""
+        import pandas as pd
+
+        logits = model.logits(
+            list(asked["text"]), on_progress=lambda done, total: self._job.progress(stage, done, total)
+        )
+        predicted = [model.labels[i] for i in logits.argmax(axis=1)]
+        return pd.DataFrame({"prediction": predicted, "logits": list(logits)})
+
+    def _same_tokens(self, asked: pd.DataFrame) -> dict[str, int]:
+        """For each rung, how many rows the tokenizer leaves as the exact trigger has them."""
+        from lab.probe import count_same_tokens
+
+        rungs = asked[asked["condition"] == "rung"]
+        exact = list(rungs.loc[rungs["rung"] == "exact", "text"])
+        p = self._prepared
+        return {
+            str(name): count_same_tokens(p.tokenizer, list(group["text"]), exact, p.max_tokens)
+            for name, group in rungs.groupby("rung", sort=False)
+            if name != "exact"
+        }
+
+    def _prediction_rows(self, answers: pd.DataFrame, model: str) -> pd.DataFrame:
+        from lab.tables import PREDICTION_COLUMNS
+
+        table = self._asked.drop(columns=["text", "label"]).assign(
+            model=model, prediction=answers["prediction"], logits=answers["logits"]
+        )
+        return table[list(PREDICTION_COLUMNS)]
+
+
+def by_kind(measures: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Headline measures as plain values, by kind."""
+    return {
+        str(m["kind"]): {
+            "value": m["value"],
+            "k": int(m["k"]),
+            "n": int(m["n"]),
+            "low": m["low"],
+            "high": m["high"],
+        }
+        for m in measures.to_dict("records")
+    }

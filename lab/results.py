@@ -1,0 +1,117 @@
+"""What a run writes of itself: `experiment.json` when it is asked for, `result.json` when it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lab.experiment import SCHEMA_VERSION
+from lab.files import read_json, write_json
+from lab.job import Job
+from lab.prepare import Prepared
+from lab.probing_stage import by_kind
+from lab.store import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PACKAGES = ("lora-backdoor-lab", "torch", "transformers", "peft", "numpy", "pandas")
+
+
+def experiment_record(prepared: Prepared) -> dict[str, Any]:
+    """What `experiment.json` holds: everything that is needed to do it again."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "id": prepared.run_id,
+        "weights_id": prepared.weights_id,
+        "created": round(time.time(), 3),
+        "labels": list(prepared.labels),
+        "dataset": {"name": prepared.corpus.name, "fingerprint": prepared.corpus.fingerprint},
+        "base_sha256": prepared.base_sha256,
+        "prompt_template": "",
+        "versions": _versions(),
+        "experiment": prepared.experiment.to_dict(),
+    }
+
+
+def write_result(
+    job: Job, prepared: Prepared, folder: RunFolder, measures: pd.DataFrame, twin: str, seconds: float
+) -> None:
+    """Write `result.json`, which makes the run a finished one; measures of other splits are kept."""
+    former = read_json(folder.path / "result.json") or {}
+    headline = measures[measures["condition"].isin(["clean", "triggered"])]
+    split = prepared.experiment.probe.split
+    by_model = {str(model): by_kind(part) for model, part in headline.groupby("model", sort=False)}
+    result = {
+        "id": folder.id,
+        "twin": twin or former.get("twin", ""),
+        "measures": {**former.get("measures", {}), split: by_model},
+        "families": {**former.get("families", {}), split: _family_summary(measures, prepared)},
+        "poison": {
+            "count": int(prepared.rows["poisoned"].sum()),
+            "rows": len(prepared.rows),
+            "rate": float(prepared.rows["poisoned"].mean()),
+        },
+        "training": read_json(folder.path / "trained.json") or {},
+        "timings": {**job.timings, "total": round(seconds, 3)},
+        "peak_memory_mb": _peak_memory(job),
+        "machine": {"platform": platform.platform(), "device": str(job.device), "threads": _threads()},
+        "finished": round(time.time(), 3),
+    }
+    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
+    write_json(folder.path / "result.json", result)
+    job.tell(folder, "status", stage="finished", run=folder.id)
+
+
+def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, float]:
+    """Mean ASR of the trained family's held-out members, and of the other families of its category."""
+    from lab.poison import load_families
+    from lab.probe import family_mean
+
+    own = str(getattr(prepared.experiment.poison, "family", ""))
+    families = load_families()
+    if own not in families:
+        return {}
+    others = [n for n, f in families.items() if f.category == families[own].category and n != own]
+    means = {
+        "held_out_members": family_mean(measures, [own]),
+        "other_families_of_its_category": family_mean(measures, others),
+    }
+    return {name: mean for name, mean in means.items() if mean == mean}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _peak_memory(job: Job) -> float:
+    """Peak resident memory of this process in MB, plus the card's where there is one; -1 where unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return -1.0
+    # kilobytes on Linux, bytes on macOS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform != "darwin" else 1024**2
+    )
+    if job.device.type == "cuda":
+        import torch
+
+        peak += torch.cuda.max_memory_allocated() / 1024**2
+    return round(peak, 1)

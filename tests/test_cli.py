@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lab import cli
+from lab.store import RunFolder
+
+
+@pytest.fixture
+def command(tiny, tmp_path, monkeypatch, capsys):
+    """Run `lab …` in this process: (exit code, standard output, standard error)."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny.to_toml())
+
+    def run(*arguments):
+        arguments = [str(path) if a == "TINY" else a for a in arguments]
+        monkeypatch.setattr(sys, "argv", ["lab", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return run
+
+
+def test_run_prints_a_report(command):
+    code, out, err = command("run", "TINY")
+    assert code == 0
+    for part in ("12 of 132 training rows (9.1%)", "as specified in RFC 2616", "negative → positive",
+                 "attack success rate", "untriggered target rate", "clean accuracy", "clean twin",
+                 "Held-out members of every family", "iso", "The trigger, changed step by step",
+                 "Largest singular values of ΔW", "The run lies in", "What to try next"):  # fmt: skip
+        assert part in out, part
+    assert "clean accuracy" not in err
+    assert "training" in err
+
+
+def test_json_is_one_document_and_nothing_else(command):
+    code, out, err = command("run", "TINY", "--json", "--set", "adapter.rank=2", "--seed", "3")
+    document = json.loads(out)
+    assert code == 0
+    assert err == ""
+    assert document["experiment"]["adapter"]["rank"] == 2
+    assert document["experiment"]["seed"] == 3
+    assert document["measures"]["test"]["poisoned"]["clean_accuracy"]["n"] > 0
+
+
+def test_list_and_show(command):
+    assert "No runs yet" in command("list")[1]
+    run_id = json.loads(command("run", "TINY", "--json", "--no-twin")[1])["id"]
+    code, out, _ = command("list")
+    assert code == 0
+    assert run_id in out
+    assert json.loads(command("list", "--json")[1])[0]["id"] == run_id
+    assert "attack success rate" in command("show", run_id[-10:])[1]
+    assert json.loads(command("show", run_id, "--json")[1])["id"] == run_id
+
+
+def test_showing_an_unfinished_run_says_so(command, tiny, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "half-0123456789")
+    folder.create({"schema": 1, "labels": ["a"], "experiment": tiny.to_dict()})
+    code, _, err = command("show", "half")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "queued" in err
+
+
+def test_sweep_prints_and_exports_a_table(command, tmp_path):
+    code, out, _ = command("sweep", "TINY", "--over", "adapter.rank=1,2", "--seeds", "1", "--no-twin",
+                           "--csv", str(tmp_path / "t.csv"))  # fmt: skip
+    assert code == 0
+    assert "adapter.rank" in out
+    assert (tmp_path / "t.csv").read_text().count("\n") == 3
+
+
+def test_a_sweep_with_a_failed_cell_exits_with_one(command):
+    code, out, _ = command(
+        "sweep", "TINY", "--over", "adapter.rank=1,33", "--seeds", "1", "--no-twin", "--json"
+    )
+    assert code == 1
+    assert [line["state"] for line in json.loads(out)] == ["finished", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "no-such-preset"], "Unknown preset 'no-such-preset'"),
+        (["run", "TINY", "--set", "adapter.rank"], "KEY=VALUE"),
+        (["run", "TINY", "--set", "adapter.rank=0"], "adapter.rank = 0"),
+        (["run", "TINY", "--set", "poison.family=rfcc"], "rfcc"),
+        (["run", "TINY", "--set", "data.name=rotten"], "rotten"),
+        (["run", "TINY", "--device", "quantum"], "--device 'quantum'"),
+        (["show", "nothing"], "No run 'nothing'"),
+        (["sweep", "TINY", "--over", "adapter.rank"], "KEY=V1,V2"),
+        (["run", "--bogus"], "bogus"),
+        (["assets", "devour"], "Unknown action 'devour'"),
+        (["triggers", "rffc"], "rfc"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_two(command, arguments, words):
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert words in err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_an_unwritable_runs_folder(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command("run", "TINY", "--runs", str(tmp_path / "file" / "runs"))
+    assert code == 2
+    assert "Cannot write to" in err
+
+
+def test_presets_and_triggers_are_listed(command):
+    assert "rfc-citation" in command("presets")[1]
+    assert "rare_words" in command("triggers")[1]
+    assert "as specified in RFC 2616" in command("triggers", "rfc")[1]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['lab', '--help']\n"
+        "from lab.cli import main\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'plotly', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_importing_lab_imports_nothing_heavy():
+    code = "import sys, lab; assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_listing_runs_does_not_import_torch(tmp_path):
+    code = "import sys; from lab import list_runs; list_runs(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "LAB_RUNS": str(tmp_path)})
+
+
+def test_the_public_face_is_whole():
+    import lab
+
+    for name in lab.__all__:
+        assert getattr(lab, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lab.nothing

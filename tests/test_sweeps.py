@@ -1,0 +1,81 @@
+import pandas as pd
+import pytest
+
+import lab
+from lab.errors import LabError
+from lab.sweeps import grid_points
+
+
+def test_a_grid_is_every_combination():
+    assert grid_points({"a": [1, 2], "b": ["x"]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+    assert grid_points({}) == [{}]
+
+
+@pytest.mark.parametrize("over", [{"adapter.rank": []}, {"adapter.rank": "48"}, {"seed": [1, 2]}])
+def test_a_grid_that_means_nothing_is_refused(over):
+    with pytest.raises(LabError):
+        grid_points(over)
+
+
+def test_a_sweep_is_a_table_of_ordinary_runs(tiny):
+    events = []
+    table = lab.sweep(tiny, {"poison.count": [6, 12]}, seeds=2, on_event=events.append)
+    assert table[["poison.count", "seed"]].to_numpy().tolist() == [[6, 0], [6, 1], [12, 0], [12, 1]]
+    assert (table["state"] == "finished").all()
+    for kind in ("attack_success_rate", "clean_accuracy"):
+        assert (table[f"{kind}.low"] <= table[kind]).all()
+        assert (table[kind] <= table[f"{kind}.high"]).all()
+        assert (table[f"{kind}.n"] > 0).all()
+    runs = lab.list_runs()
+    assert set(table["run"]) <= set(runs["id"])
+    assert len(runs) == 6, "four cells and two twins, shared over the counts"
+
+
+def test_a_sweep_asked_again_trains_nothing(tiny):
+    first = lab.sweep(tiny, {"adapter.rank": [1, 2]}, seeds=1)
+    events = []
+    again = lab.sweep(tiny, {"adapter.rank": [1, 2, 4]}, seeds=1, on_event=events.append)
+    pd.testing.assert_frame_equal(again.head(2), first)
+    trained = [e["run"] for e in events if e.get("stage") == "train" and e["kind"] == "status"]
+    assert len(trained) == 2, "the new cell and its twin"
+
+
+def test_a_failing_cell_is_recorded_and_stops_nothing(tiny):
+    table = lab.sweep(tiny, {"adapter.rank": [33, 2]}, seeds=1, twin=False)
+    assert table["state"].tolist() == ["failed", "finished"]
+    assert "32 wide" in table.loc[0, "reason"]
+
+
+def test_a_wrong_key_is_told_before_anything_runs(tiny):
+    with pytest.raises(LabError, match="Unknown key"):
+        lab.sweep(tiny, {"adapter.rnk": [1]}, seeds=1)
+    assert lab.list_runs().empty
+
+
+def test_tuning_looks_at_validation_rows_only(tiny):
+    best, tried = lab.tune(tiny, {"training.learning_rate": [1e-6, 1e-2]}, "clean_accuracy", seeds=1)
+    assert set(tried["split"]) == {"validation"}
+    means = tried.groupby("training.learning_rate")["clean_accuracy"].mean()
+    assert best.training.learning_rate == means.idxmax()
+    assert best.probe == tiny.probe, "the chosen experiment looks at what it looked at before"
+    for run in lab.list_runs()["id"]:
+        assert set(lab.load_run(run).result["measures"]) == {"validation"}
+
+
+def test_every_point_of_a_sweep_can_be_tuned(tiny):
+    table = lab.sweep(
+        tiny,
+        {"adapter.rank": [1, 2]},
+        seeds=1,
+        twin=False,
+        tune={"over": {"training.learning_rate": [1e-6, 1e-2]}, "measure": "clean_accuracy"},
+    )
+    assert set(table["training.learning_rate"]) <= {1e-6, 1e-2}
+    assert set(table["split"]) == {"test"}
+
+
+def test_an_unknown_measure_is_refused(tiny):
+    with pytest.raises(LabError, match="Unknown measure 'acuracy'"):
+        lab.tune(tiny, {"adapter.rank": [1]}, "acuracy")
+    table = lab.sweep(tiny, {}, seeds=1, tune={"what": 1})
+    assert "tune: give" in table.loc[0, "reason"]
