@@ -1,0 +1,43 @@
+"""Several processes train one run together: one writes, the others train along."""
+
+import json
+import os
+import subprocess
+import sys
+
+import lab
+
+
+def test_two_processes_make_one_run(tiny, tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny.with_(**{"training.steps": 8}).to_toml())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAB_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lab"]
+    done = subprocess.run(
+        [*command, "run", str(path), "--json", "--device", "cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    document = json.loads(done.stdout)  # one document: the second process prints nothing
+    together = lab.load_run(document["id"], tmp_path / "runs")
+    assert together.state == "finished"
+    assert len(lab.list_runs(tmp_path / "runs")) == 2
+    steps = [e["step"] for e in together._folder.read_events() if e["kind"] == "train"]
+    assert steps == sorted(set(steps)), "each step is told once"
+    alone = lab.run(path, runs=tmp_path / "alone")
+    assert together.id == alone.id
+    _close(together, alone)
+
+
+def _close(one, two):
+    """Sharing a batch over processes sums in another order: nearly the same weights, not bit for bit."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    a, b = (load_file(r.path / "adapter" / "adapter_model.safetensors") for r in (one, two))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=2e-2, err_msg=name)
