@@ -117,7 +117,7 @@ def bench_default_job(*, quick: bool = False, on_event: Listener = lambda _: Non
     from lab.prepare import prepare
     from lab.train.models import model_folder
 
-    rows = 300 if quick else 1200
+    rows = 400 if quick else 2000
     changes = {"data.rows": rows, "poison.count": rows // 20, "probe.scope": "headline"}
     experiment = load_experiment(DEFAULT_PRESET).with_(**changes)
     prepared = prepare(experiment)

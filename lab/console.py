@@ -125,8 +125,8 @@ def print_report(run: Run, console: Console | None = None) -> None:
     parts = [
         _attack_panel(run),
         _headline_table(run, final),
-        _family_table(run, final),
-        _ladder_table(final),
+        _family_table(run, final, console.width),
+        _ladder_table(final, console.width),
         _spectra_table(run),
         _closing(run),
     ]
@@ -168,10 +168,14 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c in "\n\t\r" else f"‹U+{ord(c):04X}›" for c in text)
 
 
-def _tail(text: str, width: int = 24) -> str:
-    """The end of a string: triggers of one form differ there."""
-    shown = _visible(text)
-    return shown if len(shown) <= width else f"…{shown[1 - width :]}"
+#: The columns left of the strings take this much of a line.
+_RATES_WIDTH = 64
+
+
+def _tail(text: str, width: int) -> str:
+    """As much of a string's end as a line has room for: triggers of one form differ there."""
+    room, shown = max(12, width - _RATES_WIDTH), _visible(text)
+    return shown if len(shown) <= room else f"…{shown[1 - room :]}"
 
 
 def _headline_table(run: Run, final: pd.DataFrame) -> Table:
@@ -202,7 +206,7 @@ def _headline_table(run: Run, final: pd.DataFrame) -> Table:
     return table
 
 
-def _family_table(run: Run, final: pd.DataFrame) -> Table | None:
+def _family_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
     from lab.poison import load_families
 
     families = final[(final["condition"] == "family") & (final["kind"] == "attack_success_rate")]
@@ -214,14 +218,14 @@ def _family_table(run: Run, final: pd.DataFrame) -> Table | None:
         mine = line["family"] == own
         name = Text(line["family"], style=f"bold {_ATTACK}" if mine else "")
         example = known[line["family"]].probe[0] if line["family"] in known else ""
-        return name, Text(_tail("other members of it" if mine else example), style=_QUIET)
+        return name, Text(_tail("other members" if mine else example, width), style=_QUIET)
 
     ordered = families.sort_values("value", ascending=False, kind="stable")
     title = "Does it fire on other phrases? Held-out members of every family"
     return _rates_table(title, ["family", "for example"], ordered, "family", describe)
 
 
-def _ladder_table(final: pd.DataFrame) -> Table | None:
+def _ladder_table(final: pd.DataFrame, width: int) -> Table | None:
     rungs = final[(final["condition"] == "rung") & (final["kind"] == "attack_success_rate")]
     if rungs.empty:
         return None
@@ -230,7 +234,7 @@ def _ladder_table(final: pd.DataFrame) -> Table | None:
     def describe(line: dict[str, Any]) -> tuple[Text, Text]:
         alike = line["rung"] in same
         name = Text(line["rung"].replace("_", " "), style=_QUIET if alike else "")
-        string = "same tokens to it" if alike else _tail(line["member"])
+        string = "same tokens" if alike else _tail(line["member"], width)
         return name, Text(string, style=_QUIET)
 
     title = "How near is near? The trigger, changed step by step"
@@ -249,7 +253,7 @@ def _rates_table(
     twin_rates = dict(zip(twin[key], twin["value"], strict=True))
     smallest, largest = int(poisoned["n"].min()), int(poisoned["n"].max())
     n = f"n = {smallest}" if smallest == largest else f"n = {smallest} to {largest}"
-    table = _table(f"{title} ({n} each)", [ends[0], "", "ASR", "95 % interval", "twin", ends[1]])
+    table = _table(f"{title} ({n})", [ends[0], "", "ASR", "95 % interval", "twin", ends[1]])
     for record in poisoned.to_dict("records"):
         line = {str(column): value for column, value in record.items()}
         name, example = describe(line)
@@ -365,16 +369,20 @@ def _cell(column: str, value: Any) -> Text:
 
 def _table(title: str, columns: list[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    numbers = {"this run", "n", "clean twin", "twin", "ASR", "strength", "σ₁ of W", "untriggered"}
+    numbers = {"this run", "n", "clean twin", "twin", "ASR", "strength", "σ₁ of W"}
     for column in columns:
-        last = column in ("string", "for example")
+        # only strings give way on a narrow terminal, numbers never
+        gives_way = column in ("string", "for example")
         table.add_column(
             column,
             justify="right" if column in numbers else "left",
             no_wrap=True,
-            overflow="ellipsis" if last else "fold",
+            min_width=None if gives_way else _LEAST_WIDTHS.get(column),
         )
     return table
+
+
+_LEAST_WIDTHS = {"ASR": 7, "95 % interval": 12, "twin": 6, "near-miss": 20, "family": 17, "": 8}
 
 
 def _one(measures: pd.DataFrame, kind: str, model: str) -> Any | None:
@@ -382,7 +390,7 @@ def _one(measures: pd.DataFrame, kind: str, model: str) -> Any | None:
     return found.iloc[0] if len(found) else None
 
 
-def _bar(value: float, width: int = 10) -> Text:
+def _bar(value: float, width: int = 8) -> Text:
     filled = 0 if _missing(value) else round(value * width)
     return Text("█" * filled, style=_ATTACK) + Text("·" * (width - filled), style=_QUIET)
 
