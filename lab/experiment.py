@@ -87,8 +87,8 @@ class Training(Knobs):
     # 1e-3 suits LoRA on a 22 M encoder; full fine-tuning wants about a twentieth
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     # epochs count clean rows only, so that a run and its twin take the same steps
-    epochs: float = Field(3.0, ge=0, description="passes over the clean rows (0: use steps)")
-    steps: int = Field(0, ge=0, description="optimizer steps (0: use epochs)")
+    epochs: float = Field(3.0, ge=0, le=1000, description="passes over the clean rows (0: use steps)")
+    steps: int = Field(0, ge=0, le=10**6, description="optimizer steps (0: use epochs)")
     # about 38 sentences of rotten_tomatoes; larger batches are no faster on two cores
     batch_tokens: int = Field(
         1024, ge=16, description="tokens of the clean rows in one batch, padding included"

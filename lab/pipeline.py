@@ -70,6 +70,10 @@ def run(
     from lab.record import Run
     from lab.train.devices import resolve_device
 
+    if report_to:
+        from lab.train.fit import check_trackers
+
+        check_trackers(report_to)
     job = Job(runs_dir(runs), resolve_device(device), report_to, on_event or (lambda _: None))
     with job.timed("prepare"), main_first():
         job.listen({"kind": "status", "step": -1, "stage": "prepare"})

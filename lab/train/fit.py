@@ -8,6 +8,7 @@ and stopping. The rest (precision, accumulation, devices, trackers) is Trainer's
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import shutil
 import warnings
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lab.errors import RunFailedError
+from lab.errors import LabError, RunFailedError, unknown_name
 from lab.processes import agree, is_main
 from lab.seeds import stage_seed
 from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, save_trained
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: How many checkpoints a training writes; more cost time, fewer cost more when it is interrupted.
 _CHECKPOINTS = 4
+#: The experiment trackers that Trainer is asked to report to; each is its package's name too.
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,19 @@ def snapshot_steps(steps: int, count: int) -> frozenset[int]:
     if count == 0:
         return frozenset()
     return frozenset(round(i * steps / min(count, steps)) for i in range(min(count, steps) + 1))
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker that is unknown, or whose package is not installed.
+
+    Raises:
+        LabError: Naming what is allowed, or what to install.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise unknown_name("tracker (--report-to)", name, TRACKERS)
+        if importlib.util.find_spec(name) is None:
+            raise LabError(f"--report-to {name}: not installed; pip install 'lora-backdoor-lab[trackers]'.")
 
 
 class _Rows:
