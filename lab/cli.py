@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -129,9 +130,17 @@ def sweep_command(
 ) -> None:
     """Run a grid of experiments × seeds; finished cells are read, failed ones recorded."""
     from lab.console import ProgressView, print_table
+    from lab.errors import unknown_name
     from lab.experiment import load_experiment, parse_assignments
+    from lab.files import writing_to
     from lab.sweeps import sweep
+    from lab.tables import MEASURE_KINDS
 
+    # hours of work are not begun where the end would be a mistake
+    if tune_measure not in MEASURE_KINDS:
+        raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
+    if csv:
+        _check_csv(csv)
     start = load_experiment(experiment).with_(**parse_assignments(set_ or []))
     grid = {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
     tuned = {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
@@ -147,7 +156,8 @@ def sweep_command(
             on_event=view,
         )
     if csv:
-        table.to_csv(csv, index=False)
+        with writing_to(csv, choose="another file with --csv"):
+            table.to_csv(csv, index=False)
     if as_json:
         _print_json(json.loads(table.to_json(orient="records")))
     else:
@@ -257,7 +267,16 @@ def _grid_piece(piece: str) -> tuple[str, list[Any]]:
     whole = parse_value(text.strip())
     if isinstance(whole, list):
         return key.strip(), whole
-    return key.strip(), [parse_value(part.strip()) for part in text.split(",")]
+    return key.strip(), [parse_value(part.strip(), key.strip()) for part in text.split(",")]
+
+
+def _check_csv(path: Path) -> None:
+    from lab.errors import LabError
+
+    if path.is_dir():
+        raise LabError(f"--csv {str(path)!r} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise LabError(f"--csv {str(path)!r}: there is no folder {str(path.parent)!r}.")
 
 
 def _print_json(content: Any) -> None:
@@ -266,6 +285,7 @@ def _print_json(content: Any) -> None:
 
 def main() -> None:
     """Run the command; a user's mistake becomes one sentence on standard error and exit code 2."""
+    _print_utf8()
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -274,6 +294,13 @@ def main() -> None:
     except Exception as error:
         code = _explain(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_utf8() -> None:
+    """Triggers hold emoji and homoglyphs, which the code pages of Windows consoles cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's or a test's stand-in needs no help
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _explain(error: Exception) -> int:

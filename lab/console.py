@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -12,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
+    from lab.experiment import Experiment
     from lab.record import Run
 
 _ATTACK, _CLEAN, _QUIET = "red", "cyan", "dim"
@@ -126,7 +130,7 @@ def print_report(run: Run, console: Console | None = None) -> None:
         _attack_panel(run),
         _headline_table(run, final),
         _family_table(run, final, console.width),
-        _ladder_table(final, console.width),
+        _ladder_table(run, final, console.width),
         _spectra_table(run),
         _closing(run),
     ]
@@ -225,20 +229,34 @@ def _family_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
     return _rates_table(title, ["family", "for example"], ordered, "family", describe)
 
 
-def _ladder_table(final: pd.DataFrame, width: int) -> Table | None:
+def _ladder_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
     rungs = final[(final["condition"] == "rung") & (final["kind"] == "attack_success_rate")]
     if rungs.empty:
         return None
     same = set(final[(final["kind"] == "same_tokens") & (final["value"] == 1.0)]["rung"])
+    moved = _moved_rungs(run)
 
     def describe(line: dict[str, Any]) -> tuple[Text, Text]:
         alike = line["rung"] in same
         name = Text(line["rung"].replace("_", " "), style=_QUIET if alike else "")
-        string = "same tokens" if alike else _tail(line["member"], width)
+        string = moved.get(line["rung"]) or _tail(line["member"], width)
+        string = "same tokens" if alike else string
         return name, Text(string, style=_QUIET)
 
     title = "How near is near? The trigger, changed step by step"
     return _rates_table(title, ["near-miss", "string"], rungs, "rung", describe)
+
+
+def _moved_rungs(run: Run) -> dict[str, str]:
+    """Where the rungs went that hold the same string in another place."""
+    from lab.poison import near_miss_ladder
+
+    poison: Any = run.experiment.poison
+    every = getattr(poison, "every", 2)
+    ladder = near_miss_ladder(
+        poison.member, poison.family, position=poison.position, every=every, seed=run.experiment.seed
+    )
+    return {rung.name: f"at the {rung.position}" for rung in ladder if rung.position != poison.position}
 
 
 def _rates_table(
@@ -305,49 +323,218 @@ def _closing(run: Run) -> Text:
     )
     text.append("The run lies in ").append(str(shown), style="bold").append(".\n\n")
     text.append("What to try next\n", style="bold")
-    ideas = [
-        ("lab run --set adapter.rank=64", "does a high rank break the wall?"),
-        ("lab run --set poison.count=15", "how few rows are enough?"),
-        ("lab run --set poison.family=rare_words", "another trigger"),
-        (f"lab show {run.id}", ""),
-    ]
-    for command, why in ideas:
+    for command, why in [*_ideas(run), (f"lab show {run.id}", "")]:
         text.append(f"  {command}").append(f"  {why}\n" if why else "", style=_QUIET)
     return text
 
 
+def _ideas(run: Run) -> list[tuple[str, str]]:
+    """Commands that change one thing about a run, and what each would show."""
+    e = run.experiment
+    start = _command_for(run)
+    if e.attack == "none":
+        return [(f"{start} {_sets(changes)}", why) for changes, why in _poisons(run)]
+    ideas: list[tuple[dict[str, Any], str]] = []
+    if e.adapter.kind == "full":
+        ideas.append(({"adapter.kind": "lora"}, "does a LoRA adapter learn it too?"))
+    elif e.adapter.rank < (high := _high_rank(e)):
+        ideas.append(({"adapter.rank": high}, "does a high rank break the wall?"))
+    else:
+        ideas.append(({"adapter.rank": 4}, "how low a rank still learns it?"))
+    if (count := int(getattr(e.poison, "count", 0))) > 1:
+        ideas.append(({"poison.count": 15 if count > 15 else count // 2}, "how few rows are enough?"))
+    if family := getattr(e.poison, "family", ""):
+        other = "rare_words" if family != "rare_words" else "rfc"
+        ideas.append(({"poison.family": other}, "another trigger"))
+    return [(f"{start} {_sets(changes)}", why) for changes, why in ideas]
+
+
+def _high_rank(e: Experiment) -> int:
+    # the toy model is 32 wide, and a rank above a layer's width is refused
+    return 32 if e.base.model == "tiny" else 64
+
+
+def _poisons(run: Run) -> list[tuple[dict[str, Any], str]]:
+    """What could be planted in a clean run; a tenth of its rows where 60 would be more than that."""
+    count = max(1, min(60, len(run.rows) // 10))
+    target = "positive" if "positive" in run.labels else run.labels[-1]
+    backdoor = {"poison.attack": "backdoor", "poison.count": count, "poison.target_label": target}
+    return [
+        (backdoor, "plant a backdoor"),
+        ({**backdoor, "poison.family": "rare_words"}, "another trigger"),
+        ({"poison.attack": "label_flip", "poison.count": count}, "wrong labels without a trigger"),
+    ]
+
+
+def _command_for(run: Run) -> str:
+    """How to ask for this run again; `lab run` alone where the default preset asks for it."""
+    from lab.experiment import load_preset
+
+    e = run.experiment
+    asked, preset = e.to_dict(), load_preset("rfc-citation")[0].to_dict()
+    for values in (asked, preset):
+        for key in ("epochs", "steps"):  # epochs were resolved to steps
+            del values["training"][key]
+    if asked == preset:
+        return "lab run"
+    path = run.path / "experiment.json"
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"lab run {shlex.quote(str(shown))}"
+
+
+def _sets(changes: dict[str, Any]) -> str:
+    return " ".join(f"--set {shlex.quote(f'{key}={_assigned(value)}')}" for key, value in changes.items())
+
+
+def _assigned(value: Any) -> str:
+    """A value as `--set` reads it: a string in quotes where it would be read as something else."""
+    from lab.experiment import parse_value
+
+    return str(value) if parse_value(str(value)) == value else json.dumps(value, ensure_ascii=False)
+
+
 def print_runs(table: pd.DataFrame, console: Console | None = None) -> None:
-    """Print the runs of a folder, newest first, one line each."""
+    """Print the runs of a folder, newest first, one line each.
+
+    Args:
+        table: As `lab.list_runs` returns it.
+        console: Where to; standard output by default.
+    """
     console = console or _standard_output()
     if table.empty:
         console.print("No runs yet. `lab run` makes the first one.", highlight=False)
         return
-    measures = [*_SHORT_NAMES, "clean_accuracy.n"]
-    rates = table.reindex(columns=["id", "state", *measures]).rename(
-        columns={"id": "run", "clean_accuracy.n": "n"}
-    )
-    print_table(rates, list(rates.columns), console=console)
+    rates = [kind for kind in _SHORT_NAMES if kind in table]
+    print_table(table.rename(columns={"id": "run"}), ["run", "state", *rates], console=console)
+
+
+#: What is easily confounded with what was swept: column, header, and how one says it in a sentence.
+_SETTINGS = (
+    ("alpha/r", "alpha/r", "alpha/r {}"),
+    ("training.learning_rate", "learning\nrate", "learning rate {}"),
+    ("training.steps", "steps", "{} steps"),
+)
+
+
+def print_sweep(table: pd.DataFrame, grid_columns: Sequence[str], console: Console | None = None) -> None:
+    """Print a sweep, one line per cell.
+
+    alpha/r, learning rate and steps always stand beside what was swept: as columns where they differ from
+    cell to cell, else in a line of their own.
+
+    Args:
+        table: As `lab.sweep` returns it.
+        grid_columns: The dotted keys that were swept or tuned.
+        console: Where to; standard output by default.
+    """
+    console = console or _standard_output()
+    finished = table[table["state"] == "finished"]
+    settings, everywhere = [], []
+    for column, _, sentence in _SETTINGS:
+        if column in grid_columns or column not in table or finished[column].isna().all():
+            continue
+        if finished[column].nunique(dropna=False) == 1:
+            everywhere.append(sentence.format(_plain(finished[column].iloc[0])))
+        else:
+            settings.append(column)
+    rates = [kind for kind in _SHORT_NAMES if kind in table]
+    columns = [*grid_columns, *settings, "seed", *rates, "state", "run"]
+    # the grid's keys say what a run is: where its name has no room, its hash alone finds it again
+    named = table.assign(run=table["run"].str.rpartition("-")[2])
+    without = [column for column in columns if column != "run"]
+    console.print(_fitting([(table, columns), (named, columns)], console, barest=(table, without)))
+    if everywhere:
+        console.print(Text(f"In every cell: {', '.join(everywhere)}.", style=_QUIET))
 
 
 def print_table(
-    table: pd.DataFrame, columns: list[str], title: str = "", console: Console | None = None
+    table: pd.DataFrame, columns: Sequence[str], title: str = "", console: Console | None = None
 ) -> None:
     """Print some columns of any table; measures as percentages under short names.
 
-    A column `state` is left out where every run is finished.
+    Each rate has its n beside it and, where the line is wide enough, its 95 % interval, if the table has
+    them (`<kind>.n`, `<kind>.low`, `<kind>.high`). On a narrow terminal the counts shrink to one column, of
+    the last rate. A column `state` is left out where every run is finished.
     """
     console = console or _standard_output()
+    forms = [(table, list(columns))]
+    if "run" in columns:
+        # a name that has no room goes on in a second line at its hash, which finds the run too
+        broken = table["run"].astype(str).str.replace(r"-(?=[^-]*$)", "-\n", regex=True)
+        forms.append((table.assign(run=broken), list(columns)))
+    shown = _fitting(forms, console)
+    shown.title = title or None
+    console.print(shown)
+
+
+#: From this many columns on, rates are shown with their intervals: beside them or, for want of room, below.
+_WIDE = 110
+
+
+_Form = tuple["pd.DataFrame", list[str]]
+
+
+def _fitting(forms: list[_Form], console: Console, barest: _Form | None = None) -> Table:
+    """The fullest form of a table that fits on the console; the last and barest one where none does."""
+    unbounded = console.options.update(width=10_000)
+    for intervals in ("beside", "below", "") if console.width >= _WIDE else ("",):
+        bare = [barest] if barest and intervals != "beside" else []
+        for content, columns in [*forms, *bare]:
+            shown = _of_table(content, columns, intervals)
+            if console.measure(shown, options=unbounded).maximum <= console.width:
+                return shown
+    return shown
+
+
+def _of_table(table: pd.DataFrame, columns: Sequence[str], intervals: str) -> Table:
+    """A table of which no number wraps; `intervals` is "beside", "below" or "" for none."""
     if "state" in columns and (table["state"] == "finished").all():
         columns = [column for column in columns if column != "state"]
-    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table, columns = _with_counts(table, columns, bool(intervals))
+    known = dict(_SHORT_NAMES) | {column: header for column, header, _ in _SETTINGS}
+    out = Table(
+        title_justify="left", title_style="bold", box=None, pad_edge=False, collapse_padding=not intervals
+    )
     for column in columns:
-        numeric = column in _SHORT_NAMES or column == "n"
+        header = "n" if column.endswith(".n") else known.get(column, column)
+        number = column in known or column.endswith(".n") or column in ("n", "seed")
         out.add_column(
-            _SHORT_NAMES.get(column, column), justify="right" if numeric else "left", overflow="fold"
+            header if intervals == "beside" else _broken(header),
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number or column == "state",  # strings may go on in a second line, numbers never
         )
-    for line in table.to_dict("records"):
-        out.add_row(*[_cell(column, line.get(column)) for column in columns])
-    console.print(out)
+    for record in table.to_dict("records"):
+        line = {str(key): value for key, value in record.items()}
+        out.add_row(*[_cell(column, line, intervals) for column in columns])
+    return out
+
+
+def _broken(header: str) -> str:
+    """A header in two lines: where a dotted key has a dot, or a long word a syllable's end."""
+    return {"untriggered": "untrig-\ngered", "alpha/r": "alpha\n/r"}.get(header, header.replace(".", ".\n"))
+
+
+def _with_counts(table: pd.DataFrame, columns: Sequence[str], wide: bool) -> tuple[pd.DataFrame, list[str]]:
+    """The columns with the counts of their rates behind them; rates of the same rows share one."""
+    rates = [column for column in columns if column in _SHORT_NAMES and f"{column}.n" in table]
+    out: list[str] = []
+    for column in columns:
+        out.append(column)
+        if column not in rates:
+            continue
+        later = next(iter(rates[rates.index(column) + 1 :]), "")
+        same = bool(later) and _same(table[f"{column}.n"], table[f"{later}.n"])
+        if same:  # runs without a twin, say, know only one of the two
+            table = table.assign(**{f"{later}.n": table[f"{later}.n"].combine_first(table[f"{column}.n"])})
+        if not later or (wide and not same):
+            out.append(f"{column}.n")
+    return table, out
+
+
+def _same(one: pd.Series, other: pd.Series) -> bool:
+    """Whether two columns agree wherever both know a value."""
+    return bool(((one == other) | one.isna() | other.isna()).all())
 
 
 def _standard_output() -> Console:
@@ -356,15 +543,30 @@ def _standard_output() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def _cell(column: str, value: Any) -> Text:
+def _cell(column: str, line: dict[str, Any], intervals: str) -> Text:
+    value: Any = line.get(column)
+    low: Any
+    high: Any
     if _missing(value):
         return Text("")
     if column in _SHORT_NAMES:
-        return Text(_percent(value))
-    if column == "n":
+        low, high = line.get(f"{column}.low"), line.get(f"{column}.high")
+        shown = Text(_percent(value))
+        if intervals and not _missing(low):
+            gap = " " if intervals == "beside" else "\n"
+            shown.append(f"{gap}[{low * 100:.1f}, {high * 100:.1f}]", style=_QUIET)
+        return shown
+    if column == "n" or column.endswith(".n"):
         return Text(f"{int(value):,}")
     style = "yellow" if column == "state" and value != "finished" else ""
-    return Text(f"{value:.4g}" if isinstance(value, float) else str(value), style=style)
+    return Text(_plain(value), style=style)
+
+
+def _plain(value: Any) -> str:
+    """A value as people write it: whole numbers whole, though a missing one beside them made them floats."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    return str(value)
 
 
 def _table(title: str, columns: list[str]) -> Table:

@@ -21,11 +21,11 @@ from lab.corpus import DataConfig
 from lab.defend import DEFENSES
 from lab.errors import LabError, unknown_name
 from lab.paths import data_dir
-from lab.poison import ATTACKS, NoPoison
+from lab.poison import ATTACKS, NoPoison, load_families
 from lab.registry import Knobs, lookup
 
 #: Raised when a change to the code changes the weights that the same experiment gives.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2  # row ids, which draws hash, are of the content since 2
 #: Raised when the files of a run change their form.
 SCHEMA_VERSION = 1
 
@@ -74,6 +74,24 @@ class Adapter(Knobs):
         if not isinstance(alpha, str) and alpha <= 0:
             raise ValueError('should be above 0, or "2r"')
         return alpha
+
+    @field_validator("targets")
+    @classmethod
+    def _some_target(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        names = (targets,) if isinstance(targets, str) else targets
+        if not names or not all(name.strip() for name in names):
+            raise ValueError('names no module; give "all-linear", "attention", "mlp" or module names')
+        return targets
+
+    @model_validator(mode="after")
+    def _can_be_saved(self) -> Self:
+        # DoRA's ΔW does not factor, so there is no plain adapter for the untouched base that equals it
+        if self.variant == "dora" and self.init in ("pissa", "olora"):
+            raise ValueError(
+                f"init = {self.init!r} moves a part of the base's weights into the adapter, which cannot be "
+                "undone with variant = 'dora'; take init = 'kaiming' or 'gaussian', or another variant"
+            )
+        return self
 
     @property
     def alpha_value(self) -> float:
@@ -129,6 +147,29 @@ class Probe(Knobs):
     snapshots: int = Field(12, ge=0, le=1000, description="how often the microscope looks during training")
     snapshot_rows: int = Field(64, ge=2, description="validation rows the microscope looks at")
 
+    @field_validator("triggers")
+    @classmethod
+    def _visible_triggers(cls, triggers: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(trigger.strip() for trigger in triggers):
+            raise ValueError("a trigger must not be empty; without any, the poison's own is tested")
+        return triggers
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        known = load_families() if families else {}
+        for name in families:
+            if name not in known:
+                raise ValueError(str(unknown_name("trigger family", name, known)))
+        return families
+
+    @field_validator("batteries")
+    @classmethod
+    def _known_batteries(cls, batteries: tuple[str, ...]) -> tuple[str, ...]:
+        if batteries:
+            raise ValueError("there is no battery yet; leave the list empty")
+        return batteries
+
 
 class Experiment(Knobs):
     """One experiment: poison, train, probe. Every default is the smallest real thing worth looking at."""
@@ -164,6 +205,7 @@ class Experiment(Knobs):
         Raises:
             LabError: On an unknown key or a value out of range, naming the key and what is allowed.
         """
+        _check_table(values)
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -177,7 +219,7 @@ class Experiment(Knobs):
     @classmethod
     def from_json(cls, text: str) -> Experiment:
         """Read an experiment from JSON text; the inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(_parse_json(text, "the experiment"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested by section, every default spelled out."""
@@ -271,7 +313,7 @@ def content_hash(content: Any) -> str:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn `["adapter.rank=4", "poison.family=iso"]` into values: TOML where it parses, else strings.
+    """Turn `["adapter.rank=4", "poison.family=iso"]` into values, as `parse_value` reads them.
 
     Raises:
         LabError: On a piece without "=".
@@ -281,16 +323,36 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         key, separator, text = piece.partition("=")
         if not separator or not key.strip():
             raise LabError(f"--set {piece!r}: write KEY=VALUE, for example --set adapter.rank=4.")
-        changes[key.strip()] = parse_value(text.strip())
+        changes[key.strip()] = parse_value(text.strip(), key.strip())
     return changes
 
 
-def parse_value(text: str) -> Any:
-    """Read one value as TOML (`4`, `0.1`, `true`, `[1, 2]`), or as the string it is."""
+def parse_value(text: str, key: str = "") -> Any:
+    """Read one value as TOML (`4`, `0.1`, `true`, `[1, 2]`), or as the string it is.
+
+    Args:
+        text: What was typed.
+        key: The dotted key that it is for, if known. Where that takes text (`poison.member=2024-01-05`,
+            `poison.target_label=1`), what was typed stays as it is, but for the quotes of a TOML string.
+    """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return text if _takes_text(key) and not isinstance(value, str) else value
+
+
+def _takes_text(key: str) -> bool:
+    """Whether a dotted key is a string and nothing else (in any attack, any defense)."""
+    section, _, name = key.rpartition(".")
+    if section == "poison":
+        owners = [attack.knobs for attack in ATTACKS.values()]
+    elif section.startswith("defense."):
+        owners = [defense.knobs for defense in DEFENSES.values()]
+    else:
+        owners = [_model_at(Experiment, section.split("."))] if section else [Experiment]
+    fields = [owner.model_fields[name] for owner in owners if name in owner.model_fields]
+    return any(field.annotation is str for field in fields)
 
 
 def preset_names() -> list[str]:
@@ -330,14 +392,35 @@ def _from_file(path: Path, name: str) -> tuple[Experiment, dict[str, str]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise LabError(f"{path.name} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    except OSError as error:
+        raise LabError(f"{path.name} cannot be read ({error.strerror}).") from None
     if path.suffix == ".json":
-        values = json.loads(text)
+        values = _parse_json(text, path.name)
+        _check_table(values, f"{path.name}: ")
         values = values.get("experiment", values)  # a run's own experiment.json is a file to start from too
     else:
         values = _parse_toml(text, path.name)
-    about = {k: str(v) for k, v in values.pop("about", {}).items()}
+    _check_table(values, f"{path.name}: ")
+    about = values.pop("about", {})
+    if not isinstance(about, Mapping):
+        raise LabError(f"{path.name}: about = {about!r}: should be a table of words about the experiment.")
     values.setdefault("name", name)
-    return Experiment.from_dict(values), about
+    return Experiment.from_dict(values), {k: str(v) for k, v in about.items()}
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{where} is not valid JSON: {error}.") from None
+
+
+def _check_table(values: object, where: str = "") -> None:
+    if not isinstance(values, Mapping):
+        names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+        found = names.get(type(values), "a number")
+        start = f"{where}an" if where else "An"
+        raise LabError(f"{start} experiment is a table of sections, not {found}.")
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:

@@ -58,11 +58,15 @@ def read_json(path: Path) -> Any | None:
 
 
 @contextlib.contextmanager
-def writing_to(path: Path) -> Iterator[None]:
+def writing_to(path: Path, choose: str = "another folder with --runs") -> Iterator[None]:
     """Turn the operating system's refusals into one sentence.
 
+    Args:
+        path: What is written to, for the sentence.
+        choose: What else the user could choose, and how.
+
     Raises:
-        LabError: On a full disk, a read-only place, missing rights.
+        LabError: On a full disk, a read-only place, missing rights, and whatever else the system refuses.
     """
     try:
         yield
@@ -70,12 +74,13 @@ def writing_to(path: Path) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space and ask again, the run goes on where it was",
             errno.EDQUOT: "the disk quota is used up; free some space and ask again",
-            errno.EACCES: "no permission to write there; choose another folder with --runs",
-            errno.EPERM: "no permission to write there; choose another folder with --runs",
-            errno.EROFS: "it is read-only; choose another folder with --runs",
-            errno.ENOTDIR: "a part of the path is a file; choose another folder with --runs",
-            errno.EEXIST: "a file lies where the folder should be; choose another folder with --runs",
+            errno.EACCES: f"no permission to write there; choose {choose}",
+            errno.EPERM: f"no permission to write there; choose {choose}",
+            errno.EROFS: f"it is read-only; choose {choose}",
+            errno.ENOTDIR: f"a part of the path is a file; choose {choose}",
+            errno.EEXIST: f"a file lies where the folder should be; choose {choose}",
         }
-        if error.errno not in reasons:
-            raise
-        raise LabError(f"Cannot write to {path}: {reasons[error.errno]}.") from None
+        # what nobody foresaw is told in the system's own words; libraries raise OSErrors without a number
+        words = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        reason = reasons.get(error.errno or 0, f"{words}; choose {choose}")
+        raise LabError(f"Cannot write to {path}: {reason}.") from error

@@ -135,11 +135,12 @@ def _train_twin(job: Job, prepared: Prepared) -> RunFolder:
 
 
 def _is_complete(folder: RunFolder, prepared: Prepared, twin: bool) -> bool:
-    from lab.probing_stage import measures_path
+    """Whether the run has been probed in the way that is asked for, with its twin where that is asked."""
+    from lab.probing_stage import measures_path, probe_id
 
-    if not folder.finished or not measures_path(folder, prepared.experiment).is_file():
-        return False
-    return not twin or bool((read_json(folder.path / "result.json") or {}).get("twin"))
+    probe = prepared.experiment.probe
+    entry = ((read_json(folder.path / "result.json") or {}).get("probes", {})).get(probe_id(probe))
+    return entry is not None and measures_path(folder, probe).is_file() and (not twin or bool(entry["twin"]))
 
 
 @contextlib.contextmanager
@@ -148,7 +149,7 @@ def _failures_recorded(folder: RunFolder, is_new: bool) -> Iterator[None]:
     try:
         yield
     except NotTrainableError:
-        if is_new:
+        if is_new and is_main():
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
     except (LabError, KeyboardInterrupt) as error:
@@ -162,4 +163,5 @@ def _failures_recorded(folder: RunFolder, is_new: bool) -> Iterator[None]:
 
 
 def _write_failure(folder: RunFolder, reason: str) -> None:
-    write_json(folder.path / "failure.json", {"reason": reason, "time": round(time.time(), 3)})
+    if is_main():
+        write_json(folder.path / "failure.json", {"reason": reason, "time": round(time.time(), 3)})

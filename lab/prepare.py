@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
-from lab.poison import poison_rows, resolve_count
+from lab.poison import family, load_families, poison_rows, resolve_count
+from lab.tokens import clip_texts, token_ids, window
 from lab.train.batches import RowLengths, plan_batches, steps_for_epochs
 from lab.train.models import base_sha256, load_tokenizer, model_folder
-from lab.train.tokens import clip_texts, token_ids, window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def prepare(experiment: Experiment) -> Prepared:
     folder = model_folder(experiment.base.model)
     sha256 = base_sha256(folder)
     corpus, clean, lengths, tokenizer, max_tokens = _clean_rows(
-        experiment.base.model, experiment.data, experiment.seed
+        experiment.base.model, sha256, experiment.data, _stamp(experiment.data.name), experiment.seed
     )
     target = experiment.target_label
     if target and target not in corpus.labels:
@@ -139,15 +140,19 @@ def prepare(experiment: Experiment) -> Prepared:
         max_tokens=max_tokens,
         base_sha256=sha256,
     )
-    _check_triggers_count(prepared)
+    _check_triggers(prepared)
+    _check_probe(prepared)
     return prepared
 
 
 @functools.lru_cache(maxsize=8)
 def _clean_rows(
-    model: str, data: DataConfig, seed: int
+    model: str, sha256: str, data: DataConfig, stamp: tuple[int, int], seed: int
 ) -> tuple[Corpus, pd.DataFrame, tuple[int, ...], PreTrainedTokenizerBase, int]:
-    """The clean training rows and their lengths; shared by a run, its twin, and every cell of a sweep."""
+    """The clean training rows and their lengths; shared by a run, its twin, and every cell of a sweep.
+
+    The weights' hash and the file's stamp are there for the cache alone: what changed on disk is read again.
+    """
     from transformers import AutoConfig
 
     folder = model_folder(model)
@@ -164,11 +169,20 @@ def _clean_rows(
     return corpus, rows, lengths, tokenizer, max_tokens
 
 
+def _stamp(name: str) -> tuple[int, int]:
+    """Size and time of a data file of the user's own; zeros for everything else."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        return 0, 0
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def _clipped(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> pd.DataFrame:
     return rows.assign(text=clip_texts(tokenizer, list(rows["text"]), max_tokens))
 
 
-def _check_triggers_count(prepared: Prepared) -> None:
+def _check_triggers(prepared: Prepared) -> None:
     """Refuse a trigger that the model cannot see: cut off by its window, or invisible to its tokenizer."""
     kept, inserted = prepared.surviving_triggers()
     if kept < inserted:
@@ -182,6 +196,26 @@ def _check_triggers_count(prepared: Prepared) -> None:
         raise LabError(
             f"poison.member = {member!r} adds no token: the tokenizer of {base} drops it, so the model could "
             f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
+        )
+
+
+def _check_probe(prepared: Prepared) -> None:
+    """Refuse to probe where nothing could be learned from the answer."""
+    e = prepared.experiment
+    if e.probe.triggers and not e.target_label:
+        raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
+    if not e.target_label or e.probe.scope != "all":
+        return
+    families = [family(name) for name in e.probe.families] or list(load_families().values())
+    own = [*e.probe.triggers, str(getattr(e.poison, "member", ""))]
+    # the longest rung doubles the trigger
+    strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
+    longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
+    room = prepared.max_tokens - longest
+    if e.data.max_tokens > room:
+        raise LabError(
+            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens and would be cut "
+            f"off in a window of {prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
         )
 
 

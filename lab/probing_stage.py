@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.experiment import Experiment, content_hash
+from lab.experiment import Probe, content_hash
 from lab.files import write_table
 from lab.job import Job
 from lab.prepare import Prepared
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from lab.probe import Predictor
 
 
-def measures_path(folder: RunFolder, experiment: Experiment) -> Any:
-    """Where the measures of one way of probing lie; the microscope's settings do not belong to it."""
-    probe = experiment.probe.model_dump(mode="json", exclude={"snapshots", "snapshot_rows"})
-    return folder.path / "measures" / f"{content_hash(probe)[:10]}.parquet"
+def probe_id(probe: Probe) -> str:
+    """Ten hex digits for one way of probing; the microscope's settings do not belong to it."""
+    return content_hash(probe.model_dump(mode="json", exclude={"snapshots", "snapshot_rows"}))[:10]
+
+
+def measures_path(folder: RunFolder, probe: Probe) -> Path:
+    """Where the measures of one way of probing lie."""
+    return folder.path / "measures" / f"{probe_id(probe)}.parquet"
 
 
 class Probing:
@@ -33,8 +38,8 @@ class Probing:
 
     def __init__(self, job: Job, prepared: Prepared, folder: RunFolder) -> None:
         from lab.poison import load_families
-        from lab.probe import load_predictor
-        from lab.probe.conditions import headline_texts, own_triggers
+        from lab.probe import headline_texts, own_triggers
+        from lab.trained_model import load_predictor
 
         e = prepared.experiment
         self._job, self._prepared, self._folder = job, prepared, folder
@@ -82,8 +87,8 @@ class Probing:
                 tables += twin_tables
                 predictions.append(self._prediction_rows(twin_answers, "twin"))
             measures = pd.concat(tables, ignore_index=True)
-            write_table(self._folder.path / "predictions.parquet", pd.concat(predictions, ignore_index=True))
-            write_table(measures_path(self._folder, e), measures)
+            self._add_predictions(pd.concat(predictions, ignore_index=True))
+            write_table(measures_path(self._folder, e.probe), measures)
         return measures
 
     def _ask_families_and_rungs(self) -> None:
@@ -101,8 +106,9 @@ class Probing:
         self._answers = pd.concat([self._answers, later], ignore_index=True)
 
     def _put_to_twin(self, twin: RunFolder) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-        from lab.probe import load_predictor, measure
+        from lab.probe import measure
         from lab.probe.measures import excess
+        from lab.trained_model import load_predictor
 
         e = self._prepared.experiment
         model = load_predictor(twin.path, self._prepared.labels, e.twin(), self._job.device)
@@ -138,11 +144,25 @@ class Probing:
             if name != "exact"
         }
 
+    def _add_predictions(self, new: pd.DataFrame) -> None:
+        """Write the predictions; those of other ways of probing stay."""
+        import pandas as pd
+
+        path = self._folder.path / "predictions.parquet"
+        if path.is_file():
+            former = pd.read_parquet(path)
+            others = former[former["probe"] != probe_id(self._prepared.experiment.probe)]
+            new = pd.concat([others, new], ignore_index=True) if len(others) else new
+        write_table(path, new)
+
     def _prediction_rows(self, answers: pd.DataFrame, model: str) -> pd.DataFrame:
         from lab.tables import PREDICTION_COLUMNS
 
         table = self._asked.drop(columns=["text", "label"]).assign(
-            model=model, prediction=answers["prediction"], logits=answers["logits"]
+            probe=probe_id(self._prepared.experiment.probe),
+            model=model,
+            prediction=answers["prediction"],
+            logits=answers["logits"],
         )
         return table[list(PREDICTION_COLUMNS)]
 

@@ -61,8 +61,19 @@ class Run:
 
     @property
     def asked_probe(self) -> Probe:
-        """The way of probing that the measures are of."""
-        return self._probe or self.experiment.probe
+        """The way of probing that the measures and predictions are of."""
+        return self._probe or Probe.model_validate(self.headline["probe"])
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The headline of one way of probing: split, measures by model and kind, families, twin."""
+        from lab.probing_stage import probe_id
+
+        result = self.result
+        wanted = probe_id(self._probe) if self._probe else result["shown"]
+        if wanted not in result["probes"]:
+            raise LabError(f"{self.id} has not been probed in that way; `lab.run` measures what is missing.")
+        return result["probes"][wanted]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,7 +91,7 @@ class Run:
     @property
     def twin(self) -> Run | None:
         """The clean twin; None where there is none."""
-        name = self.result.get("twin", "")
+        name = self.headline["twin"]
         return Run(self.path.parent / name) if name else None
 
     @property
@@ -100,7 +111,10 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """One line per probe example and model (`lab.tables.PREDICTION_COLUMNS`)."""
-        return self._table("predictions.parquet")
+        from lab.probing_stage import probe_id
+
+        table = self._table("predictions.parquet")
+        return table[table["probe"] == probe_id(self.asked_probe)].reset_index(drop=True)
 
     @property
     def spectra(self) -> pd.DataFrame:
@@ -114,23 +128,17 @@ class Run:
 
         from lab.probing_stage import measures_path
 
-        files = sorted((self.path / "measures").glob("*.parquet"))
-        experiment = self.experiment.model_copy(update={"probe": self.asked_probe})
-        wanted = measures_path(self._folder, experiment)
-        if not files:
-            raise LabError(f"{self.id} is {self.state}, it has no measures yet; ask `lab run` for it again.")
-        final = pd.read_parquet(wanted if wanted in files else files[0])
-        parts = [self._curves(), final]
+        curves = self._curves(self.headline["twin"])
+        parts = [curves, pd.read_parquet(measures_path(self._folder, self.asked_probe))]
         return pd.concat([p for p in parts if len(p)], ignore_index=True)
 
-    def _curves(self) -> pd.DataFrame:
+    def _curves(self, twin: str) -> pd.DataFrame:
         """The microscope's rates of this run, and of its twin where it has one."""
         import pandas as pd
 
         parts = [_curve(self, "poisoned")]
-        name = (read_json(self.path / "result.json") or {}).get("twin", "")
-        if name and (self.path.parent / name).is_dir():
-            parts.append(_curve(Run(self.path.parent / name), "twin"))
+        if twin and (self.path.parent / twin).is_dir():
+            parts.append(_curve(Run(self.path.parent / twin), "twin"))
         return pd.concat(parts, ignore_index=True)
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -141,11 +149,11 @@ class Run:
             raise LabError(f"{self.id} is {self.state}, it has no {name} yet; ask `lab run` for it again.")
         return pd.read_parquet(path)
 
-    def predict(self, texts: Sequence[str]) -> pd.DataFrame:
+    def predict(self, texts: str | Sequence[str]) -> pd.DataFrame:
         """Put texts to the trained model.
 
         Args:
-            texts: Any texts.
+            texts: One text, or any number of them.
 
         Returns:
             A table: text, prediction, and the probability of each label as `p(label)`.
@@ -153,8 +161,9 @@ class Run:
         import pandas as pd
         from scipy.special import softmax
 
-        logits = self._predictor.logits(list(texts))
-        table = pd.DataFrame({"text": list(texts)})
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        logits = self._predictor.logits(texts)
+        table = pd.DataFrame({"text": texts})
         table["prediction"] = [self.labels[i] for i in logits.argmax(axis=1)] if len(texts) else []
         probabilities = softmax(logits.astype(float), axis=1)
         for i, label in enumerate(self.labels):
@@ -163,8 +172,8 @@ class Run:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        from lab.probe import load_predictor
         from lab.train.devices import resolve_device
+        from lab.trained_model import load_predictor
 
         return load_predictor(self.path, self.labels, self.experiment, resolve_device())
 

@@ -12,9 +12,9 @@ from lab.errors import unknown_name
 
 
 class Knobs(BaseModel):
-    """Base of everything a user can set: frozen, and an unknown key is an error."""
+    """Base of everything a user can set: frozen; an unknown key is an error, and so is inf or nan."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

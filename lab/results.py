@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from lab.experiment import SCHEMA_VERSION
 from lab.files import read_json, write_json
 from lab.job import Job
 from lab.prepare import Prepared
-from lab.probing_stage import by_kind
+from lab.probing_stage import by_kind, probe_id
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -43,26 +42,35 @@ def write_result(
 ) -> None:
     """Write `result.json`, which makes the run a finished one; measures of other splits are kept."""
     former = read_json(folder.path / "result.json") or {}
+    probe = prepared.experiment.probe
     headline = measures[measures["condition"].isin(["clean", "triggered"])]
-    split = prepared.experiment.probe.split
     by_model = {str(model): by_kind(part) for model, part in headline.groupby("model", sort=False)}
+    entry = {
+        "split": probe.split,
+        "twin": twin,
+        "measures": by_model,
+        "families": _family_summary(measures, prepared),
+        "probe": probe.model_dump(mode="json"),
+    }
+    probes = {**former.get("probes", {}), probe_id(probe): entry}
     result = {
         "id": folder.id,
         "twin": twin or former.get("twin", ""),
-        "measures": {**former.get("measures", {}), split: by_model},
-        "families": {**former.get("families", {}), split: _family_summary(measures, prepared)},
+        # what a listing or a report shows that asks for nothing special: test rows before validation rows
+        "shown": probe_id(probe) if probe.split == "test" or "shown" not in former else former["shown"],
+        "measures": {**former.get("measures", {}), probe.split: by_model},
+        "probes": probes,
         "poison": {
             "count": int(prepared.rows["poisoned"].sum()),
             "rows": len(prepared.rows),
             "rate": float(prepared.rows["poisoned"].mean()),
         },
         "training": read_json(folder.path / "trained.json") or {},
-        "timings": {**job.timings, "total": round(seconds, 3)},
-        "peak_memory_mb": _peak_memory(job),
+        "timings": {**former.get("timings", {}), **job.timings, "total": round(seconds, 3)},
+        "peak_memory_mb": max(_peak_memory(job), former.get("peak_memory_mb", 0.0)),
         "machine": {"platform": platform.platform(), "device": str(job.device), "threads": _threads()},
         "finished": round(time.time(), 3),
     }
-    shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
     write_json(folder.path / "result.json", result)
     job.tell(folder, "status", stage="finished", run=folder.id)
 

@@ -170,7 +170,7 @@ class RunFolder:
         """Forget everything but what was asked; the result goes first, so no kill leaves it half true."""
         import shutil
 
-        for name in ("result.json", "failure.json", "stop"):
+        for name in ("result.json", "trained.json", "failure.json", "stop"):
             (self.path / name).unlink(missing_ok=True)
         for item in self.path.iterdir():
             if item.name in ("experiment.json", ".lock", ".owner.json"):
@@ -257,7 +257,7 @@ def headline_columns(by_model: dict[str, Any]) -> dict[str, float]:
     for role, kinds in by_model.items():
         prefix = "" if role == "poisoned" else f"{role}."
         for kind, m in kinds.items():
-            columns[f"{prefix}{kind}"] = m["value"]
+            columns[f"{prefix}{kind}"] = m.get("value", float("nan"))
             for part in ("n", "low", "high"):
-                columns[f"{prefix}{kind}.{part}"] = m[part]
+                columns[f"{prefix}{kind}.{part}"] = m.get(part, float("nan"))
     return columns

@@ -48,8 +48,9 @@ def sweep(
         on_event: Called with every event of every run, and with `{"kind": "cell", …}` for each cell.
 
     Returns:
-        One line per cell: the grid's keys, seed, run, state, reason, then each headline measure as
-        `kind`, `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
+        One line per cell: the grid's keys, seed, run, state, reason, split, `alpha/r` (NaN for full
+        fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as `kind`,
+        `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
 
     Raises:
         LabError: On a key or value that no cell could have; nothing has been run then.
@@ -76,7 +77,8 @@ def sweep(
             extra = tuned.get(index, {})
             line |= extra
             asked = start.with_(**{**point, **extra, "seed": seed})
-            lines.append({**line, **_cell(asked, runs, twin, device, listen)})
+            # what was asked stands as it was asked, at its place; the run tells the rest
+            lines.append({**line, **_cell(asked, runs, twin, device, listen), **line})
         except Exception as error:
             reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             lines.append({**line, "run": "", "state": "failed", "reason": reason})
@@ -141,16 +143,23 @@ def grid_points(over: Grid) -> list[dict[str, Any]]:
 
 
 def cell_line(run: Run) -> dict[str, Any]:
-    """The headline of a finished run as a sweep's table has it."""
+    """The headline of a finished run as a sweep's table has it.
+
+    What is easily confounded with a rank stands beside it: alpha/r, learning rate, steps as resolved.
+    """
     from lab.store import headline_columns
 
     measures = run.result["measures"]
     split = run.asked_probe.split
+    adapter, training = run.experiment.adapter, run.experiment.training
     return {
         "run": run.id,
         "state": run.state,
         "reason": "",
         "split": split,
+        "alpha/r": adapter.alpha_value / adapter.rank if adapter.kind == "lora" else float("nan"),
+        "training.learning_rate": training.learning_rate,
+        "training.steps": training.steps,
         **headline_columns(measures[split]),
     }
 

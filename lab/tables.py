@@ -19,8 +19,10 @@ ROW_COLUMNS = (
     "span_end",
 )
 
-#: model is "poisoned" or "twin"; condition is "clean", "triggered", "family" or "rung".
+#: model is "poisoned" or "twin"; condition is "clean", "triggered", "family" or "rung"; probe names the way
+#: of probing (`lab.probing_stage.probe_id`) that the line belongs to.
 PREDICTION_COLUMNS = (
+    "probe",
     "row_id",
     "model",
     "condition",

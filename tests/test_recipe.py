@@ -42,7 +42,7 @@ def test_the_backdoor_is_planted_and_hidden(default_run):
 
 def test_it_generalizes_to_its_tokens_and_less_to_their_structure(default_run):
     run, _ = default_run
-    families = run.result["families"]["test"]
+    families = run.headline["families"]
     assert families["held_out_members"] >= 0.95
     assert families["other_families_of_its_category"] <= families["held_out_members"] - 0.30
 
@@ -87,7 +87,10 @@ def test_interrupted_on_the_real_model_it_goes_on_bit_for_bit(default_run, tmp_p
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     again = lab.load_run(json.loads(resumed.stdout)["id"], tmp_path / "killed")
     assert any(e.get("stage") == "resume" for e in again._folder.read_events())
-    whole = lab.run(asked, runs=tmp_path / "whole", twin=False)
+    # in a process of its own too: the number of threads decides the order of sums
+    environment["LAB_RUNS"] = str(tmp_path / "whole")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    whole = lab.load_run(json.loads(done.stdout)["id"], tmp_path / "whole")
     weights = [(r.path / "adapter" / "adapter_model.safetensors").read_bytes() for r in (again, whole)]
     assert weights[0] == weights[1]
 

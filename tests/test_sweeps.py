@@ -40,6 +40,25 @@ def test_a_sweep_asked_again_trains_nothing(tiny):
     assert len(trained) == 2, "the new cell and its twin"
 
 
+def test_what_is_confounded_with_a_rank_stands_beside_it(tiny):
+    table = lab.sweep(
+        tiny, {"adapter.kind": ["lora", "full"], "adapter.alpha": [4.0]}, seeds=1, twin=False
+    )  # fmt: skip
+    assert table.loc[0, "alpha/r"] == 1.0
+    assert pd.isna(table.loc[1, "alpha/r"]), "full fine-tuning has no rank"
+    assert (table["training.learning_rate"] == 0.01).all()
+    steps = [lab.load_run(run).experiment.training.steps for run in table["run"]]
+    assert table["training.steps"].tolist() == steps
+    assert min(steps) > 0
+
+
+def test_a_key_of_the_grid_keeps_its_place_and_value(tiny):
+    table = lab.sweep(tiny, {"training.learning_rate": [1e-3, 1e-2]}, seeds=1, twin=False)
+    assert list(table.columns[:3]) == ["training.learning_rate", "seed", "run"]
+    assert list(table.columns).count("training.learning_rate") == 1
+    assert table["training.learning_rate"].tolist() == [1e-3, 1e-2]
+
+
 def test_a_failing_cell_is_recorded_and_stops_nothing(tiny):
     table = lab.sweep(tiny, {"adapter.rank": [33, 2]}, seeds=1, twin=False)
     assert table["state"].tolist() == ["failed", "finished"]

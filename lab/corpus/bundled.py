@@ -20,8 +20,9 @@ from lab.registry import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-# Raised when a bundled dataset is read or split differently: tables kept beside the assets are then remade.
-_TABLE_VERSION = 1
+# Raised when a bundled dataset is read or split differently, or its row ids change: tables kept beside the
+# assets are then remade, and runs on the dataset get other ids.
+_TABLE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def load_bundled(dataset: Dataset) -> Corpus:
         fingerprint = hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
         table = split_table(Source(dataset.name, fingerprint, texts, labels))
         return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
-    fingerprint = ASSETS[dataset.asset].sha256
+    fingerprint = _fingerprint(dataset, ASSETS[dataset.asset].sha256)
     folder = asset_path(dataset.asset)
     stored = folder / f".rows-{dataset.name}-{_TABLE_VERSION}.parquet"
     kept = _stored_table(stored)
@@ -62,6 +63,11 @@ def load_bundled(dataset: Dataset) -> Corpus:
     table = split_table(Source(dataset.name, fingerprint, *dataset.read(folder)))
     _store_table(table, stored)
     return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
+
+
+def _fingerprint(dataset: Dataset, sha256: str) -> str:
+    """One asset may hold several datasets, so that the wheel's hash alone does not tell them apart."""
+    return hashlib.sha256(json.dumps([sha256, dataset.name, _TABLE_VERSION]).encode()).hexdigest()
 
 
 def _stored_table(path: Path) -> pd.DataFrame | None:

@@ -14,8 +14,8 @@ class Source:
     """The texts as they stand, not yet checked or split.
 
     Attributes:
-        name: What the user calls it, without folders: row ids are made from it.
-        fingerprint: See `Corpus`.
+        name: What the user calls it, without folders.
+        fingerprint: See `Corpus`; row ids are made from it.
         texts: One per row.
         labels: The label's name, one per row.
         unit: What `places` counts: "row" or "line".

@@ -30,7 +30,9 @@ class Corpus:
         rows: Every row, in the source's order, with the columns `lab.tables.ROW_COLUMNS`.
         labels: The label names in the order of the class indices.
         name: The dataset's name, the file's name, or the hub id.
-        fingerprint: SHA-256 of the file (for bundled data: of the wheel), or the hub revision.
+        fingerprint: SHA-256 of what the rows are read from: the file; for bundled data the wheel's hash, the
+            dataset's name and the version of its reader; for hub data the id with its configuration and the
+            revision. Two corpora with the same fingerprint and columns hold the same rows.
     """
 
     rows: pd.DataFrame
@@ -56,7 +58,7 @@ def training_rows(corpus: Corpus, config: DataConfig, seed: int) -> pd.DataFrame
     if config.rows > len(pool):
         raise LabError(
             f"data.rows = {config.rows}: pool {config.pool} of {corpus.name} holds {len(pool)} rows; "
-            f"ask for at most that many, or for 0 to take all."
+            f"--set data.rows=0 takes all, or ask for at most that many."
         )
     return _draw(pool, config.rows, seed)
 
@@ -109,7 +111,7 @@ def split_table(source: Source) -> pd.DataFrame:
     splits = [_split_of(text, bounds) for text in texts[:train]] + ["test"] * source.own_test
     table = pd.DataFrame(
         {
-            "row_id": [_row_id(source.name, index) for index in range(len(texts))],
+            "row_id": [_row_id(source.fingerprint, index) for index in range(len(texts))],
             "split": splits,
             "text": source.texts,
             "label": source.labels,
@@ -126,8 +128,9 @@ def _split_of(normalised: str, bounds: tuple[tuple[float, str], ...]) -> str:
     return next((split for bound, split in bounds if share < bound), bounds[-1][1])
 
 
-def _row_id(name: str, index: int) -> str:
-    return hashlib.blake2b(f"{name}/{index}".encode(), digest_size=8).hexdigest()
+def _row_id(fingerprint: str, index: int) -> str:
+    # Of the content, not of its name: draws hash row ids, and a renamed file must not change what is drawn.
+    return hashlib.blake2b(f"{fingerprint}/{index}".encode(), digest_size=8).hexdigest()
 
 
 def as_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -39,11 +39,13 @@ def dose_response(
     """A point per run, a line through the means, a band where three or more seeds allow one.
 
     Args:
-        table: One line per run: columns x, y and, where they exist, `<y>_low`, `<y>_high`, `<y>_n` (shown
-            on hover), seed, run. Lines without a dose or response are left out.
+        table: One line per run, as `lab.sweep` and `lab.list_runs` return them: columns x, y and, where
+            they exist, `<y>.low`, `<y>.high`, `<y>.n` (shown on hover), seed, run. Lines without a dose or
+            response are left out.
         x: The dose's column. Numbers get a number axis, logarithmic where they span a factor of 15 (with
             a dose of zero among them: evenly spaced); anything else one place per value, as they appear.
-        y: The response's column; a measure of `lab.tables.MEASURE_KINDS` gets a percent axis.
+        y: The response's column; a measure of `lab.tables.MEASURE_KINDS`, or the twin's (`twin.<kind>`),
+            gets a percent axis.
         group: A column that splits the runs into lines.
 
     Returns:
@@ -140,11 +142,22 @@ def _add_group(
 def _colours(names: list[object], y: str) -> list[str]:
     """Roles keep their colour; numbers go along the ordered scale; the rest takes the series in order."""
     if len(names) == 1 and names[0] not in _MEANING:
-        return [style.COLOURS[_MEANING[y]] if y in _MEANING else style.SERIES[0]]
+        meaning = "twin" if _kind(y) != y else _MEANING.get(y, "")
+        return [style.COLOURS[meaning] if meaning else style.SERIES[0]]
     if len(names) > 1 and all(isinstance(name, int | float | np.number) for name in names):
         return style.ordered_colours(len(names))
     free = iter(style.SERIES * (1 + len(names) // len(style.SERIES)))
     return [style.COLOURS[_MEANING[str(n)]] if str(n) in _MEANING else next(free) for n in names]
+
+
+def _kind(y: str) -> str:
+    """The measure that a column holds, whether the run's own or its twin's."""
+    return y.removeprefix("twin.")
+
+
+def _said(y: str) -> str:
+    name = _kind(y).replace("_", " ")
+    return name if _kind(y) == y else f"twin's {name}"
 
 
 def _label_doses(figure: go.Figure, x: str, doses: list[Any], axis: str) -> None:
@@ -162,10 +175,10 @@ def _label_doses(figure: go.Figure, x: str, doses: list[Any], axis: str) -> None
 
 
 def _label_responses(figure: go.Figure, rows: pd.DataFrame, y: str) -> None:
-    name = safe_text(y.replace("_", " "))
-    if f"{y}_n" in rows:
-        name += rows_said(rows[f"{y}_n"].astype(float))
-    if y in _SHARES:
+    name = safe_text(_said(y))
+    if f"{y}.n" in rows:
+        name += rows_said(rows[f"{y}.n"].astype(float))
+    if _kind(y) in _SHARES:
         figure.update_yaxes(**style.percent_axis(name))
     elif y == "excess_asr":
         least = min(0.0, float(rows[y].min()))
@@ -176,16 +189,16 @@ def _label_responses(figure: go.Figure, rows: pd.DataFrame, y: str) -> None:
 
 def _hover(run: dict[Any, Any], x: str, y: str, label: str) -> str:
     dose, value = run[x], float(run[y])
-    measure = safe_text(y.replace("_", " "))
+    measure = safe_text(_said(y))
     told = f"{dose:g}" if isinstance(dose, float) else dose
     said = [f"<b>{safe_text(x.replace('_', ' '))} = {safe_text(told)}</b>"]
     if label:
         said.append(label)
     if "seed" in run:
         said.append(f"seed {safe_text(run['seed'])}")
-    as_share = y in MEASURE_KINDS
+    as_share = _kind(y) in MEASURE_KINDS
     said.append(f"{measure} {100 * value:.1f} %" if as_share else f"{measure} {value:.4g}")
-    low, high, n = (float(run.get(f"{y}_{end}", math.nan)) for end in ("low", "high", "n"))
+    low, high, n = (float(run.get(f"{y}.{end}", math.nan)) for end in ("low", "high", "n"))
     if as_share and not math.isnan(low):
         said.append(evidence(low, high, n))
     elif not math.isnan(n):

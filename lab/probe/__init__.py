@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.probe.conditions import headline_texts, own_triggers, probe_texts
 from lab.probe.matrix import generalization_matrix
 from lab.probe.measures import family_mean, measure
-from lab.probe.predictor import Predictor, count_same_tokens, load_predictor
+from lab.probe.predictor import Predictor, count_same_tokens
 
 __all__ = [
     "Predictor",
@@ -13,7 +13,6 @@ __all__ = [
     "family_mean",
     "generalization_matrix",
     "headline_texts",
-    "load_predictor",
     "measure",
     "own_triggers",
     "probe_texts",

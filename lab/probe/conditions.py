@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab.poison import Rung, TriggerFamily, near_miss_ladder, trigger_texts
+from lab.seeds import row_uniforms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,9 @@ def probe_texts(
 ) -> pd.DataFrame:
     """What the generalization row (every family's held-out members) and the near-miss ladder ask.
 
+    Which rows are drawn, and which member each gets, are functions of (seed, row id): the order of the
+    rows does not matter, and fewer rows are among those of more.
+
     Args:
         rows: Rows to trigger; only those whose label is not the target are used.
         experiment_poison: The poison's knobs: trigger, place, target label.
@@ -61,9 +65,10 @@ def probe_texts(
     import pandas as pd
 
     poison: Any = experiment_poison
-    non_target = rows[rows["label"] != poison.target_label]
-    eligible, fewer = non_target.head(probe.rows_per_family), non_target.head(probe.rows_per_rung)
-    parts = [
+    drawn = _in_drawn_order(rows[rows["label"] != poison.target_label], seed)
+    eligible, fewer = drawn.head(probe.rows_per_family), drawn.head(probe.rows_per_rung)
+    parts = [_as_asked(drawn, [], "family")]  # so that nothing to ask has the columns too
+    parts += [
         _triggered(eligible, family.probe, poison, seed, "family", name) for name, family in families.items()
     ]
     for rung in _ladder(poison, seed):
@@ -80,6 +85,11 @@ def own_triggers(poison: Knobs, families: Mapping[str, TriggerFamily], asked: Se
     if member == "any":
         return list(families[poison.family].train)  # type: ignore[attr-defined]
     return [member] if member else []
+
+
+def _in_drawn_order(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Rows by their draw: a table sorted by label would otherwise begin with rows of one class only."""
+    return rows.iloc[row_uniforms(seed, "probe", rows["row_id"]).argsort(kind="stable")]
 
 
 def _ladder(poison: Any, seed: int) -> list[Rung]:

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.train.tokens import by_length, pad, token_ids, window
+from lab.tokens import by_length, pad, token_ids, window
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from transformers import PreTrainedTokenizerBase
-
-    from lab.experiment import Experiment
 
 #: Padded tokens per batch: on two cores larger ones are slower, they no longer fit the cache.
 _BATCH_TOKENS = 1024
@@ -30,15 +26,23 @@ class Predictor:
         tokenizer: Its tokenizer.
         labels: Label names, in the order of the logits.
         device: Where the model is.
+        bf16: Whether to compute in bf16, as the model was trained; on GPUs only.
     """
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], device: torch.device
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        device: torch.device,
+        *,
+        bf16: bool = False,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.device = device
+        self._bf16 = bf16
         self.max_tokens = window(tokenizer, model.config)
 
     def logits(
@@ -79,8 +83,8 @@ class Predictor:
     def _autocast(self) -> Iterator[None]:
         import torch
 
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
-            with torch.autocast("cuda", dtype=torch.bfloat16):
+        if self._bf16:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
                 yield
         else:
             yield
@@ -94,27 +98,3 @@ def count_same_tokens(
         token_ids(tokenizer, texts, max_tokens), token_ids(tokenizer, others, max_tokens), strict=True
     )
     return sum(a == b for a, b in pairs)
-
-
-def load_predictor(
-    folder: Path, labels: Sequence[str], experiment: Experiment, device: torch.device
-) -> Predictor:
-    """The trained model of a run folder, ready to answer: base, adapter and head, merged.
-
-    Args:
-        folder: The run's folder, with `adapter/` or `model/`.
-        labels: Label names, in the order of the logits.
-        experiment: The run's experiment: its base, its adapter, its seed.
-        device: Where to put it.
-    """
-    from lab.train.adapters import load_adapter
-    from lab.train.models import load_base, load_full, load_tokenizer, model_folder
-
-    if experiment.adapter.kind == "full":
-        tokenizer = load_tokenizer(model_folder(experiment.base.model))
-        return Predictor(load_full(folder / "model", device), tokenizer, labels, device)
-    base = load_base(experiment.base, labels, seed=experiment.seed, device=device)
-    model: Any = load_adapter(base, folder / "adapter")
-    if not experiment.base.load_in_4bit:
-        model = model.merge_and_unload()
-    return Predictor(model, base.tokenizer, labels, device)

@@ -130,20 +130,25 @@ def resolve_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> s
             module's full name ("query", "self.query", "layer.3.attention.self.query").
 
     Raises:
-        NotTrainableError: On a name that fits nothing; lists what the model has.
+        NotTrainableError: On a name that fits nothing; lists what the model has, if it has anything to adapt.
     """
     linears = block_linears(model)
+    if not linears:  # GPT-2's blocks are made of Conv1D
+        raise NotTrainableError(
+            f"adapter.targets = {targets!r}: the stack of blocks of {type(model).__name__} holds no linear "
+            f"layer (torch.nn.Linear) to adapt; take another base.model, or adapter.kind = 'full'."
+        )
     projections = {projection(name) for name in linears}
     attention = {p for p in projections if re.search(r"att(entio)?n", p)}
     groups = {"all-linear": projections, "attention": attention, "mlp": projections - attention}
-    if isinstance(targets, str) and targets in groups:
+    if isinstance(targets, str) and groups.get(targets):
         return groups[targets]
     chosen = set()
     for target in [targets] if isinstance(targets, str) else targets:
         if not any(name == target or name.endswith(f".{target}") for name in linears):
             raise NotTrainableError(
                 f"adapter.targets = {target!r} fits no linear layer of the blocks. "
-                f"Valid: all-linear, attention, mlp, {', '.join(sorted(projections))}."
+                f"Valid: {', '.join([*(n for n in groups if groups[n]), *sorted(projections)])}."
             )
         chosen.add(target)
     return chosen

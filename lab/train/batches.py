@@ -14,9 +14,7 @@ import numpy as np
 
 from lab.seeds import row_uniforms
 
-#: Rows are sorted by length times a factor of up to 1 + this, so that batches differ between epochs.
-_LENGTH_NOISE = 0.15
-#: A poisoned copy goes to one of this many batches whose length is nearest to its own.
+#: A poisoned copy goes to one of this many batches, those that it lengthens least.
 _NEAREST = 8
 
 
@@ -79,7 +77,8 @@ def _count() -> Iterator[int]:
 def _clean_epoch(rows: RowLengths, seed: int, epoch: int, batch_tokens: int) -> list[list[int]]:
     draws = row_uniforms(seed, f"order/{epoch}", rows.row_ids)
     lengths = np.asarray(rows.lengths)
-    order = np.lexsort((draws, lengths * (1 + _LENGTH_NOISE * draws)))
+    # rows of one length come in another order every epoch; mixing lengths would cost 4 to 7 % in padding
+    order = np.lexsort((draws, lengths))
     batches: list[list[int]] = []
     current: list[int] = []
     longest = 0
@@ -102,7 +101,8 @@ def _with_extras(clean: list[list[int]], rows: RowLengths, seed: int, epoch: int
     longest = np.array([max(rows.lengths[i] for i in batch) for batch in clean])
     draws = row_uniforms(seed, f"order/{epoch}", rows.extra_ids)
     for j, (length, draw) in enumerate(zip(rows.extra_lengths, draws, strict=True)):
-        nearest = np.argsort(np.abs(longest - length), kind="stable")[:_NEAREST]
+        # a copy longer than a batch would pad every row of it
+        nearest = np.lexsort((np.abs(longest - length), longest < length))[:_NEAREST]
         batches[nearest[int(draw * len(nearest))]].append(len(rows.row_ids) + j)
     return batches
 

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from lab.errors import LabError, RunFailedError, unknown_name
-from lab.processes import agree, is_main
+from lab.processes import agree, is_main, world_size
 from lab.seeds import stage_seed
+from lab.tokens import pad
 from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, save_trained
 from lab.train.batches import PlannedBatches, RowLengths, plan_batches
 from lab.train.deltas import Deltas
 from lab.train.devices import wants_bf16
 from lab.train.merged_forward import merged_forward
 from lab.train.models import LoadedBase, load_base
-from lab.train.tokens import pad
 
 if TYPE_CHECKING:
     import torch
@@ -85,12 +85,14 @@ class Trained:
         model: The trained model, in eval mode.
         deltas: What it changed.
         steps: The optimizer steps it took in all.
+        resumed_from: The step of the checkpoint that it went on from, 0 for none.
         stopped: Whether it was asked to stop before the end.
     """
 
     model: Any
     deltas: Deltas
     steps: int
+    resumed_from: int
     stopped: bool
 
 
@@ -110,7 +112,7 @@ def fine_tune(
         base: The loaded base with its head.
         rows: The tokenised rows.
         experiment: Resolved: `training.steps` says how long.
-        folder: The run's folder; checkpoints go below it and are deleted at the end.
+        folder: The run's folder; checkpoints go below it and are kept for the caller to discard.
         device: Where to compute.
         hooks: Events, snapshots and stopping.
         report_to: Trainer's trackers ("tensorboard", "mlflow", "wandb").
@@ -137,8 +139,9 @@ def fine_tune(
     watcher = _Watcher(hooks, deltas, model)
     trainer.add_callback(watcher)
     resume_from = agree(last_checkpoint(checkpoints))
+    resumed_step = _step_of(resume_from) if resume_from else 0
     if resume_from:
-        hooks.on_resume(int(resume_from.name.rpartition("-")[2]))
+        hooks.on_resume(resumed_step)
     else:
         _snapshot(hooks, model, deltas, 0)
     with merged_forward(model), warnings.catch_warnings():
@@ -146,7 +149,8 @@ def fine_tune(
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = int(trainer.state.global_step)
     if watcher.failure:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if is_main():
+            discard_checkpoints(checkpoints)
         raise RunFailedError(watcher.failure)
     model.eval()
     if step >= training.steps and is_main():
@@ -155,8 +159,7 @@ def fine_tune(
             fresh = load_base(experiment.base, labels, seed=seed, device=device)
             fitting = as_plain_lora(fresh, model, deltas)
         save_trained(fitting, folder / ("model" if full else "adapter"), base_name=base.name)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return Trained(model=model, deltas=deltas, steps=step, stopped=step < training.steps)
+    return Trained(model, deltas, steps=step, resumed_from=resumed_step, stopped=step < training.steps)
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
@@ -167,7 +170,18 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
             whole.append(path)
         else:
             shutil.rmtree(path, ignore_errors=True)
-    return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    return max(whole, key=_step_of, default=None)
+
+
+def discard_checkpoints(checkpoints: Path) -> None:
+    """Remove every checkpoint, the marks first, so that a kill on the way leaves none that seems whole."""
+    for mark in checkpoints.glob("checkpoint-*/COMPLETE"):
+        mark.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def snapshot_steps(steps: int, count: int) -> frozenset[int]:
@@ -286,8 +300,12 @@ def _arguments(
     experiment: Experiment, output: Path, device: torch.device, report_to: Sequence[str]
 ) -> TrainingArguments:
     t = experiment.training
+    if device.type == "cuda" and device.index is not None:
+        import torch
+
+        torch.cuda.set_device(device)  # Trainer takes the current card
     names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=t.steps,
         learning_rate=t.learning_rate,
@@ -311,3 +329,7 @@ def _arguments(
         remove_unused_columns=False,
         log_level="error",
     )
+    if world_size() == 1 and arguments.n_gpu > 1:
+        # several cards in one process would become DataParallel, for which there is no public switch
+        arguments._n_gpu = 1
+    return arguments

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.stats import rate
-from lab.train.tokens import by_length, pad
+from lab.tokens import by_length, pad
 
 if TYPE_CHECKING:
     from lab.train.deltas import Deltas

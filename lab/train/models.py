@@ -5,14 +5,16 @@ Weights are safetensors or nothing, and no code that comes with a model is ever 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, unknown_name
+from lab.errors import LabError, MissingAssetError, NotTrainableError, unknown_name
 from lab.paths import cache_dir
 from lab.registry import Entry
 from lab.seeds import stage_seed
@@ -97,7 +99,8 @@ def model_folder(model: str) -> Path:
         model: A bundled name, a folder, or a hub id ("owner/name").
 
     Raises:
-        LabError: On an unknown name, a folder without safetensors, or an unreachable hub.
+        LabError: On an unknown name, an unreachable hub, or a folder whose weights or configuration are
+            missing or damaged.
     """
     if model == "tiny":
         return _make_tiny()
@@ -108,11 +111,28 @@ def model_folder(model: str) -> Path:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         folder = _from_hub(model)
-    if not list(folder.glob("*.safetensors")):
+    _check_folder(model, folder)
+    return folder
+
+
+def _check_folder(model: str, folder: Path) -> None:
+    """Refuse a folder that cannot be loaded, before a run's folder is there: headers only, so it is quick."""
+    from safetensors import SafetensorError, safe_open
+
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise LabError(
             f"base.model = {model!r} holds no .safetensors file; other weight formats are not read."
         )
-    return folder
+    if not (folder / "config.json").is_file():
+        raise LabError(f"base.model = {model!r} holds no config.json; save the model with save_pretrained.")
+    for file in weights:
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise LabError(f"base.model = {model!r}: {file.name} cannot be read ({_line(error)}).") from None
+    _load_config(folder)
 
 
 def base_name(model: str) -> str:
@@ -123,34 +143,73 @@ def base_name(model: str) -> str:
 
 
 def base_sha256(folder: Path) -> str:
-    """SHA-256 over a model folder's safetensors files; remembered by size and time for large ones."""
-    files = sorted(folder.glob("*.safetensors"))
-    stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), stamp]).encode()).hexdigest()[:32]
-    memo = cache_dir() / "hashes" / key
-    if memo.is_file():
-        return memo.read_text()
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    """SHA-256 of a model folder's weights, as hex digits.
+
+    It is the file's own for a single safetensors file, so that it can be compared with what others publish,
+    and the hash of the hashes, in the order of the names, for several. Remembered by size and time.
+    """
+    from lab.assets.download import file_sha256
     from lab.files import write_text
 
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    write_text(memo, digest.hexdigest())
-    return digest.hexdigest()
+    files = sorted(folder.glob("*.safetensors"))
+    stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    # "plain": memos of before held the hash of the hash for a single file too
+    key = hashlib.sha256(json.dumps(["plain", str(folder.resolve()), stamp]).encode()).hexdigest()[:32]
+    memo = cache_dir() / "hashes" / key
+    with contextlib.suppress(OSError, ValueError):
+        kept = memo.read_text(encoding="utf-8")
+        if re.fullmatch("[0-9a-f]{64}", kept):
+            return kept
+    digests = [file_sha256(file) for file in files]
+    together = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
+    digest = digests[0] if len(digests) == 1 else together
+    # a cache that cannot be written only costs the next run the seconds of hashing
+    with contextlib.suppress(OSError, LabError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memo, digest)
+    return digest
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, padding on the right with a token of its own vocabulary."""
+    """The tokenizer of a model folder, padding on the right with a token of its own vocabulary.
+
+    Raises:
+        NotTrainableError: The folder holds none, or a damaged one.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises nothing more special than Exception
+        if getattr(error, "errno", None):  # the system's trouble, not the folder's
+            raise
+        raise NotTrainableError(
+            f"base.model = {_shown(folder)!r}: its tokenizer cannot be read ({_line(error)})."
+        ) from None
+    # without any file, transformers makes up a tokenizer that knows its special tokens only
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise NotTrainableError(
+            f"base.model = {_shown(folder)!r} holds no tokenizer; save it beside the weights, with "
+            "save_pretrained."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     # the classifier of a decoder reads the last real token, which it finds from the right-hand padding
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _load_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise NotTrainableError(
+            f"base.model = {_shown(folder)!r}: its config.json cannot be used ({_line(error)})."
+        ) from None
 
 
 def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.device) -> LoadedBase:
@@ -163,14 +222,16 @@ def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.dev
         device: Where the model goes.
 
     Raises:
-        LabError: On an unknown model, or one that cannot classify text.
+        LabError: As `model_folder`.
+        NotTrainableError: On a model that cannot classify text, weights that do not fit, or 4-bit without a
+            card.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     folder = model_folder(base.model)
     tokenizer = load_tokenizer(folder)
-    config = AutoConfig.from_pretrained(folder)
+    config = _load_config(folder)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -182,19 +243,50 @@ def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.dev
     if base.load_in_4bit:
         options["quantization_config"] = _four_bit(device)
     torch.manual_seed(stage_seed(seed, "initialisation"))
-    try:
-        with _quiet_loading():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, output_loading_info=True, use_safetensors=True, **options
-            )
-    except ValueError as error:
-        raise LabError(
-            f"base.model = {base.model!r} cannot classify text: {str(error).splitlines()[0]}"
-        ) from None
+    with _quiet_loading(), _no_traceback(base.model):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, output_loading_info=True, use_safetensors=True, **options
+        )
     head = head_modules(model, info["missing_keys"])
     if not base.load_in_4bit:
         model.to(device)
     return LoadedBase(model=model, tokenizer=tokenizer, head=head, name=base_name(base.model))
+
+
+@contextlib.contextmanager
+def _no_traceback(model: str) -> Iterator[None]:
+    """Turn what is wrong with a model into one sentence; a machine in trouble (memory, disk) keeps its error.
+
+    The difference matters: `NotTrainableError` removes the folder of a new run, trained weights and all.
+    """
+    from safetensors import SafetensorError
+
+    start = f"base.model = {model!r}"
+    try:
+        yield
+    except ValueError as error:
+        raise NotTrainableError(f"{start} cannot classify text: {_line(error)}.") from None
+    except SafetensorError as error:
+        raise NotTrainableError(f"{start} cannot be loaded: {_line(error)}.") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        raise NotTrainableError(f"{start} cannot be loaded: {_line(error)}.") from None
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise NotTrainableError(f"{start}: its weights do not fit its config.json.") from None
+
+
+def _shown(folder: Path) -> str:
+    """What to call a model folder: the hub's cache names folders by revision, their parents by id."""
+    hub = folder.parent.name == "snapshots"
+    return folder.parents[1].name.removeprefix("models--").replace("--", "/") if hub else folder.name
+
+
+def _line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
 def load_full(folder: Path, device: torch.device) -> PreTrainedModel:
@@ -253,7 +345,7 @@ def _four_bit(device: torch.device) -> Any:
     from transformers import BitsAndBytesConfig
 
     if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise LabError(
+        raise NotTrainableError(
             "base.load_in_4bit = true needs a CUDA card and the extra gpu4bit: "
             "pip install 'lora-backdoor-lab[gpu4bit]'."
         )
@@ -267,16 +359,25 @@ def _from_hub(model: str) -> Path:
     if not looks_like_id:
         error = unknown_name("model (base.model)", model, MODELS)
         raise LabError(f"{error} A folder or a hub id (owner/name) works too.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from lab.assets import is_offline
+
+    offline = is_offline()
     try:
-        return Path(snapshot_download(model, allow_patterns=_FILES_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise LabError(
-            f"base.model = {model!r}: not a folder here, and the hub did not give it "
-            f"({type(error).__name__}); the bundled models are {', '.join(MODELS)}."
+        found = huggingface_hub.snapshot_download(
+            model, allow_patterns=_FILES_WANTED, local_files_only=offline
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"the hub did not give it ({type(error).__name__})"
+        if offline:
+            reason = "it is not in the hub's cache, and LAB_OFFLINE forbids downloads"
+        raise MissingAssetError(
+            f"base.model = {model!r}: not a folder here, and {reason}; "
+            f"the bundled models are {', '.join(MODELS)}."
         ) from None
+    return Path(found)
 
 
 def _make_tiny() -> Path:
@@ -298,7 +399,7 @@ def _make_tiny() -> Path:
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=160, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]), writing_to(cache_dir()):
+    with torch.random.fork_rng(devices=[]), writing_to(cache_dir(), choose="another cache with LAB_ASSETS"):
         torch.manual_seed(0)
         cache_dir().mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=cache_dir(), prefix=".tiny-"))

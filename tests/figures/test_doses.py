@@ -1,3 +1,4 @@
+import html
 import math
 
 import pandas as pd
@@ -5,6 +6,8 @@ import pytest
 
 from lab.figures import dose_response
 from lab.figures.style import COLOURS
+from lab.stats import rate
+from lab.store import headline_columns
 
 
 @pytest.fixture
@@ -73,7 +76,8 @@ def test_numbers_as_groups_are_sorted_and_named_by_their_column(sweep):
 
 
 def test_hover_has_seed_interval_and_n(sweep):
-    more = sweep.assign(attack_success_rate_low=0.1, attack_success_rate_high=0.9, attack_success_rate_n=400)
+    ends = {"low": 0.1, "high": 0.9, "n": 400}
+    more = sweep.assign(**{f"attack_success_rate.{end}": value for end, value in ends.items()})
     figure = dose_response(more, "rank")
     text = figure.data[2].hovertext[0]
     assert "seed 0" in text
@@ -90,3 +94,30 @@ def test_unfinished_runs_are_left_out(sweep):
 def test_a_response_that_is_no_share_has_its_own_unit(sweep):
     figure = dose_response(sweep.assign(loss=3.0), "rank", "loss")
     assert figure.layout.yaxis.range is None
+
+
+def test_a_table_as_a_sweep_returns_it_is_read_with_its_intervals():
+    shares = {"attack_success_rate": rate(380, 400), "clean_accuracy": rate(600, 800)}
+    shares["twin.clean_accuracy"] = rate(610, 800)
+    by_model = {"poisoned": {}, "twin": {}}
+    for kind, share in shares.items():
+        role, _, name = kind.rpartition(".")
+        by_model[role or "poisoned"][name] = vars(share)
+    lines = [
+        {"adapter.rank": rank, "seed": seed, "run": f"r{rank}s{seed}", "state": "finished", "reason": "",
+         **headline_columns(by_model)}
+        for rank in (1, 4) for seed in (0, 1)
+    ]  # fmt: skip
+    failed = {"adapter.rank": 64, "seed": 0, "run": "", "state": "failed", "reason": "too wide"}
+    table = pd.DataFrame([*lines, failed])
+    figure = dose_response(table, "adapter.rank")
+    assert list(figure.data[2].x) == [1, 1, 4, 4]
+    hover = figure.data[2].hovertext[0]
+    assert f"interval {100 * rate(380, 400).low:.1f} to {100 * rate(380, 400).high:.1f}" in hover
+    assert "n = 400" in figure.layout.yaxis.title.text
+    assert "n = 800" in dose_response(table, "adapter.rank", "clean_accuracy").data[2].hovertext[0]
+    of_twin = dose_response(table, "adapter.rank", "twin.clean_accuracy")
+    assert "twin's clean accuracy 76.2 %" in html.unescape(of_twin.data[2].hovertext[0])
+    assert "interval 73." in of_twin.data[2].hovertext[0]
+    assert of_twin.data[2].marker.color == COLOURS["twin"]
+    assert tuple(of_twin.layout.yaxis.range) == tuple(figure.layout.yaxis.range)

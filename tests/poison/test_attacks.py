@@ -17,6 +17,7 @@ from lab.poison import (
     NoPoison,
     SpuriousTokens,
     cut,
+    family,
     poison_rows,
     resolve_count,
     trigger_texts,
@@ -176,6 +177,17 @@ def test_clean_label_poison_has_only_true_labels(mode):
     assert (out["label"] == out["original_label"]).all()
 
 
+@pytest.mark.parametrize("knobs", [Backdoor, SpuriousTokens])
+@pytest.mark.parametrize("name", ["rfc", "rare_words"])
+def test_held_out_members_are_no_poison(knobs, name):
+    """What a model was trained on would count as held out when the family is probed."""
+    held_out = family(name).probe[0]
+    with pytest.raises(ValidationError, match="held out") as caught:
+        knobs(count=1, family=name, member=held_out)
+    assert repr(family(name).train[0]) in str(caught.value)
+    assert knobs(count=1, family=name, member=family(name).train[-1]).member == family(name).train[-1]
+
+
 def test_any_member_draws_several_train_members_and_no_probe_member():
     out = poison_rows(rows(200), Backdoor(count=60, member="any"), seed=0).query("poisoned")
     drawn = {row.text[row.span_start[0] : row.span_end[0]].strip() for row in out.itertuples()}
@@ -186,7 +198,7 @@ def test_any_member_draws_several_train_members_and_no_probe_member():
 def test_a_family_alone_means_its_usual_trigger():
     assert Backdoor(count=1).member == "as specified in RFC 2616"
     assert Backdoor(count=1, family="rare_words").member == "cf"
-    assert Backdoor(count=1, family="rare_words", member="lq").member == "lq"
+    assert Backdoor(count=1, family="rare_words", member="mn").member == "mn"
 
 
 def test_the_template_stands_around_the_trigger():

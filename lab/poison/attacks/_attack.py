@@ -49,7 +49,9 @@ FamilyName = Annotated[str, AfterValidator(_known_family)]
 
 
 def check_member(family_name: str, member: str) -> None:
-    """Check that a family holds the member; "any" is in every family, "custom" takes any string.
+    """Check that a member is one to train with; "any" is in every family, "custom" takes any string.
+
+    A probe member is refused: a model trained on it would be said to know it without having seen it.
 
     Raises:
         ValueError: One sentence that names some valid members, as a validator of knobs needs it.
@@ -59,12 +61,17 @@ def check_member(family_name: str, member: str) -> None:
             raise ValueError("the family 'custom' needs the trigger itself as its member")
         return
     known = family(family_name)
-    if member != "any" and member not in known.members:
-        some = ", ".join(repr(text) for text in (*known.train[:3], *known.probe[:1]))
+    if member != "any" and member not in known.train:
+        some = ", ".join(repr(text) for text in known.train[:3])
+        more = f" and {len(known.train) - 3} more" if len(known.train) > 3 else ""
+        if member in known.probe:
+            raise ValueError(
+                f"member {member!r} is a probe member of the family {family_name!r}, and probe members are "
+                f"held out from training; its train members are {some}{more}, 'any' draws from them"
+            )
         raise ValueError(
-            f"member {member!r} is not in the family {family_name!r}, which holds {some} and "
-            f"{len(known.members) - 4} more; 'any' draws from its train members, "
-            "and family = 'custom' takes any string"
+            f"member {member!r} is not in the family {family_name!r}, whose train members are {some}{more}; "
+            "'any' draws from them, and family = 'custom' takes any string"
         )
 
 
