@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.errors import LabError
-    from lab.experiment import Experiment, load_experiment, load_preset, preset_names
+    from lab.experiment import Experiment
     from lab.pipeline import run
+    from lab.presets import load_experiment, load_preset, preset_names
     from lab.probe import generalization_matrix
     from lab.record import Run, load_run
     from lab.store import list_runs
@@ -30,10 +31,10 @@ _PUBLIC = {
     "Run": "lab.record",
     "generalization_matrix": "lab.probe",
     "list_runs": "lab.store",
-    "load_experiment": "lab.experiment",
-    "load_preset": "lab.experiment",
+    "load_experiment": "lab.presets",
+    "load_preset": "lab.presets",
     "load_run": "lab.record",
-    "preset_names": "lab.experiment",
+    "preset_names": "lab.presets",
     "run": "lab.pipeline",
     "sweep": "lab.sweeps",
     "tune": "lab.sweeps",

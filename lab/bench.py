@@ -113,8 +113,8 @@ def bench_default_job(*, quick: bool = False, on_event: Listener = lambda _: Non
     from transformers import AutoConfig
 
     import lab
-    from lab.experiment import load_experiment
     from lab.prepare import prepare
+    from lab.presets import load_experiment
     from lab.train.models import model_folder
 
     rows = 400 if quick else 2000

@@ -47,8 +47,9 @@ def run_command(
 ) -> None:
     """Poison, train, probe and record one experiment; a finished one is read, not trained again."""
     from lab.console import ProgressView, print_report
-    from lab.experiment import load_experiment, parse_assignments
+    from lab.experiment import parse_assignments
     from lab.pipeline import run
+    from lab.presets import load_experiment
     from lab.processes import is_main
 
     asked = load_experiment(experiment)
@@ -129,10 +130,11 @@ def sweep_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run a grid of experiments × seeds; finished cells are read, failed ones recorded."""
-    from lab.console import ProgressView, print_table
+    from lab.console import ProgressView, print_sweep
     from lab.errors import unknown_name
-    from lab.experiment import load_experiment, parse_assignments
+    from lab.experiment import parse_assignments
     from lab.files import writing_to
+    from lab.presets import load_experiment
     from lab.sweeps import sweep
     from lab.tables import MEASURE_KINDS
 
@@ -161,9 +163,7 @@ def sweep_command(
     if as_json:
         _print_json(json.loads(table.to_json(orient="records")))
     else:
-        measures = ["attack_success_rate", "untriggered_target_rate", "clean_accuracy", "twin.clean_accuracy"]
-        columns = [*grid, *tuned, "seed", *[m for m in measures if m in table], "state", "run"]
-        print_table(table, columns)
+        print_sweep(table, [*grid, *tuned])
         for reason in table.loc[table["state"] == "failed", "reason"]:
             typer.echo(f"failed: {reason}", err=True)
     if (table["state"] != "finished").any():
@@ -173,7 +173,7 @@ def sweep_command(
 @app.command("presets")
 def presets_command(as_json: JsonOption = False) -> None:
     """List the presets: what each shows, on which machine, and how long it takes there."""
-    from lab.experiment import load_preset, preset_names
+    from lab.presets import load_preset, preset_names
 
     about = {name: load_preset(name)[1] for name in preset_names()}
     if as_json:

@@ -20,7 +20,6 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from lab.corpus import DataConfig
 from lab.defend import DEFENSES
 from lab.errors import LabError, unknown_name
-from lab.paths import data_dir
 from lab.poison import ATTACKS, NoPoison, load_families
 from lab.registry import Knobs, lookup
 
@@ -205,7 +204,7 @@ class Experiment(Knobs):
         Raises:
             LabError: On an unknown key or a value out of range, naming the key and what is allowed.
         """
-        _check_table(values)
+        check_table(values)
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -214,12 +213,12 @@ class Experiment(Knobs):
     @classmethod
     def from_toml(cls, text: str) -> Experiment:
         """Read an experiment from TOML text; the inverse of `to_toml`."""
-        return cls.from_dict(_parse_toml(text, "the experiment"))
+        return cls.from_dict(parse_toml(text, "the experiment"))
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
         """Read an experiment from JSON text; the inverse of `to_json`."""
-        return cls.from_dict(_parse_json(text, "the experiment"))
+        return cls.from_dict(parse_json(text, "the experiment"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested by section, every default spelled out."""
@@ -355,67 +354,16 @@ def _takes_text(key: str) -> bool:
     return any(field.annotation is str for field in fields)
 
 
-def preset_names() -> list[str]:
-    """The names of the presets that the lab ships, sorted."""
-    return sorted(path.stem for path in (data_dir() / "presets").glob("*.toml"))
-
-
-def load_preset(name: str) -> tuple[Experiment, dict[str, str]]:
-    """Read a shipped preset.
-
-    Returns:
-        The experiment, and what the preset says of itself: goal, paper, machine, takes.
-
-    Raises:
-        LabError: On an unknown name; lists the valid ones.
-    """
-    path = data_dir() / "presets" / f"{name}.toml"
-    if name not in preset_names():
-        raise unknown_name("preset", name, preset_names())
-    return _from_file(path, name)
-
-
-def load_experiment(source: str | Path | Experiment) -> Experiment:
-    """An experiment from a preset's name, a TOML or JSON file, or an `Experiment` itself."""
-    if isinstance(source, Experiment):
-        return source
-    path = Path(source).expanduser()
-    if path.suffix in (".toml", ".json"):
-        if not path.is_file():
-            raise LabError(f"No experiment file {str(source)!r}; give a TOML file or a preset's name.")
-        return _from_file(path, "")[0]
-    return load_preset(str(source))[0]
-
-
-def _from_file(path: Path, name: str) -> tuple[Experiment, dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path.name} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
-    except OSError as error:
-        raise LabError(f"{path.name} cannot be read ({error.strerror}).") from None
-    if path.suffix == ".json":
-        values = _parse_json(text, path.name)
-        _check_table(values, f"{path.name}: ")
-        values = values.get("experiment", values)  # a run's own experiment.json is a file to start from too
-    else:
-        values = _parse_toml(text, path.name)
-    _check_table(values, f"{path.name}: ")
-    about = values.pop("about", {})
-    if not isinstance(about, Mapping):
-        raise LabError(f"{path.name}: about = {about!r}: should be a table of words about the experiment.")
-    values.setdefault("name", name)
-    return Experiment.from_dict(values), {k: str(v) for k, v in about.items()}
-
-
-def _parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """Read JSON, or raise a `LabError` that names where it came from."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LabError(f"{where} is not valid JSON: {error}.") from None
 
 
-def _check_table(values: object, where: str = "") -> None:
+def check_table(values: object, where: str = "") -> None:
+    """Refuse what is no table of keys with a `LabError`."""
     if not isinstance(values, Mapping):
         names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
         found = names.get(type(values), "a number")
@@ -423,7 +371,8 @@ def _check_table(values: object, where: str = "") -> None:
         raise LabError(f"{start} experiment is a table of sections, not {found}.")
 
 
-def _parse_toml(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Read TOML, or raise a `LabError` that names where it came from."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, NotTrainableError, RunFailedError
-from lab.experiment import Experiment, load_experiment
+from lab.experiment import Experiment
 from lab.files import read_json, write_json
 from lab.job import Job, Listener
 from lab.paths import runs_dir
+from lab.presets import load_experiment
 from lab.processes import agree, is_main, main_first, wait
 from lab.store import RunFolder
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, unknown_name
-from lab.experiment import Experiment, load_experiment
+from lab.experiment import Experiment
+from lab.presets import load_experiment
 from lab.tables import MEASURE_KINDS
 
 if TYPE_CHECKING:
@@ -149,18 +150,17 @@ def cell_line(run: Run) -> dict[str, Any]:
     """
     from lab.store import headline_columns
 
-    measures = run.result["measures"]
-    split = run.asked_probe.split
+    headline = run.headline
     adapter, training = run.experiment.adapter, run.experiment.training
     return {
         "run": run.id,
         "state": run.state,
         "reason": "",
-        "split": split,
+        "split": headline["split"],
         "alpha/r": adapter.alpha_value / adapter.rank if adapter.kind == "lora" else float("nan"),
         "training.learning_rate": training.learning_rate,
         "training.steps": training.steps,
-        **headline_columns(measures[split]),
+        **headline_columns(headline["measures"]),
     }
 
 

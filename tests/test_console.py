@@ -7,8 +7,9 @@ from rich.console import Console
 
 import lab
 from lab.console import print_report, print_runs, print_sweep, print_table
-from lab.experiment import load_experiment, load_preset, parse_assignments
+from lab.experiment import parse_assignments
 from lab.poison import near_miss_ladder
+from lab.presets import load_experiment, load_preset
 from lab.stats import rate
 from lab.store import headline_columns
 
@@ -155,7 +156,7 @@ def suggested(text):
 
 
 def test_suggestions_start_from_the_run_and_change_it(finished):
-    commands = suggested(report(finished, 400))
+    commands = suggested(report(finished))
     e = finished.experiment
     assert [c.adapter.rank for c in commands] == [32, 4, 4]
     assert [c.poison.count for c in commands] == [12, 6, 12]
@@ -163,6 +164,12 @@ def test_suggestions_start_from_the_run_and_change_it(finished):
     for command in commands:
         assert command != e
         assert (command.base, command.data, command.seed) == (e.base, e.data, e.seed)
+
+
+def test_a_command_is_never_broken_over_lines(finished):
+    text = report(finished, 80)
+    assert len(suggested(text)) == 3
+    assert "\n      does a high rank break the wall?\n" in text
 
 
 class Shown:
@@ -176,35 +183,35 @@ class Shown:
 
 
 def test_suggestions_never_ask_for_what_the_run_is(finished):
-    from lab.console import _ideas
+    from lab.console.suggestions import ideas
 
     changes = {"adapter.rank": 32, "poison.family": "rare_words", "poison.count": 1}
-    said = " ".join(command for command, _ in _ideas(Shown(finished, **changes)))
+    said = " ".join(command for command, _ in ideas(Shown(finished, **changes)))
     assert "adapter.rank=4" in said
     assert "poison.family=rfc" in said
     assert "poison.count" not in said
-    full = " ".join(command for command, _ in _ideas(Shown(finished, **{"adapter.kind": "full"})))
+    full = " ".join(command for command, _ in ideas(Shown(finished, **{"adapter.kind": "full"})))
     assert "adapter.kind=lora" in full
     assert "adapter.rank" not in full
 
 
 def test_the_default_preset_is_asked_for_by_its_name(finished):
-    from lab.console import _ideas
+    from lab.console.suggestions import ideas
 
     preset = load_preset("rfc-citation")[0]
     shown = Shown(finished)
     shown.experiment = preset.with_(**{"training.steps": 160})  # as a run resolves it
-    assert [command for command, _ in _ideas(shown)] == [
+    assert [command for command, _ in ideas(shown)] == [
         "lab run --set adapter.rank=64",
         "lab run --set poison.count=15",
         "lab run --set poison.family=rare_words",
     ]
     shown.experiment = shown.experiment.with_(**{"adapter.rank": 64})
-    assert all("experiment.json" in command for command, _ in _ideas(shown))
+    assert all("experiment.json" in command for command, _ in ideas(shown))
 
 
 def test_a_clean_run_is_told_how_to_poison_it(finished):
-    text = report(finished.twin, 400)
+    text = report(finished.twin)
     commands = suggested(text)
     assert [c.attack for c in commands] == ["backdoor", "backdoor", "label_flip"]
     assert [c.target_label for c in commands] == ["positive", "positive", ""]
@@ -212,9 +219,9 @@ def test_a_clean_run_is_told_how_to_poison_it(finished):
     assert commands[0].base.model == "tiny"
     shown = Shown(finished.twin)
     shown.labels = ("no", "1")
-    from lab.console import _ideas
+    from lab.console.suggestions import ideas
 
-    command = shlex.split(_ideas(shown)[0][0])
+    command = shlex.split(ideas(shown)[0][0])
     assert parse_assignments(command[command.index("--set") + 1 :: 2])["poison.target_label"] == "1"
 
 

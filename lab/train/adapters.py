@@ -220,6 +220,7 @@ def save_trained(model: Any, folder: Path, *, base_name: str) -> None:
     options: dict[str, Any] = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = base_name
+        config.target_modules = sorted(config.target_modules)  # a set comes out in another order every time
     with writing_to(folder.parent):
         model.save_pretrained(temporary, **options)
         shutil.rmtree(folder, ignore_errors=True)

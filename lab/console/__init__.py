@@ -1,0 +1,9 @@
+"""What the terminal shows: progress while a run works, the report when it is done, tables of many."""
+
+from __future__ import annotations
+
+from lab.console.progress import ProgressView
+from lab.console.report import print_report
+from lab.console.tables import print_runs, print_sweep, print_table
+
+__all__ = ["ProgressView", "print_report", "print_runs", "print_sweep", "print_table"]

@@ -1,0 +1,96 @@
+"""What the terminal shows while a run works: on standard error, so that results stand alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lab.console.words import QUIET, SHORT_NAMES, percent
+
+_STAGES = {
+    "prepare": "reading rows",
+    "load": "loading the base model",
+    "train": "training",
+    "resume": "resuming",
+    "headline": "measuring the headline",
+    "probe": "probing families and near-misses",
+    "twin probe": "putting the same rows to the twin",
+    "wait": "waiting",
+    "finished": "done",
+}
+
+
+class ProgressView:
+    """Shows the events of runs as progress bars on standard error.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task: Any = None
+        self._label = ""
+        self._run = ""
+
+    def __enter__(self) -> ProgressView:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one event, as `lab.run` hands them out."""
+        kind = event["kind"]
+        if kind == "status":
+            self._status(event)
+        elif kind == "progress":
+            self._progress(event)
+        elif kind == "headline":
+            self._headline(event)
+        elif kind == "cell" and event["done"] < event["total"]:
+            point = ", ".join(f"{k} = {v}" for k, v in event["point"].items())
+            self.console.print(
+                f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
+                highlight=False,
+            )
+
+    def _status(self, event: dict[str, Any]) -> None:
+        stage = event.get("stage", "")
+        self._run = event.get("run", self._run)
+        text = event.get("text") or _STAGES.get(stage, stage)
+        if stage in ("train", "finished"):
+            text = f"{text} {self._run}"
+        if stage == "resume":
+            text = f"going on from step {event['step']}"
+        self.console.print(Text(f"· {text}", style=QUIET))
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        label = f"{_STAGES.get(event['stage'], event['stage'])}"
+        if label != self._label:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task, self._label = self._bars.add_task(label, total=event["total"]), label
+        self._bars.update(self._task, completed=event["done"], total=event["total"])
+        if event["done"] >= event["total"]:
+            self._bars.remove_task(self._task)
+            self._task, self._label = None, ""
+
+    def _headline(self, event: dict[str, Any]) -> None:
+        m = event["measures"]
+        parts = [f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m]
+        who = "twin" if event.get("model") == "twin" else "poisoned run"
+        self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
