@@ -161,6 +161,7 @@ def _plain_job(prepared: Prepared) -> dict[str, float]:
     from transformers import (
         AutoModelForSequenceClassification,
         DataCollatorWithPadding,
+        PrinterCallback,
         Trainer,
         TrainingArguments,
     )
@@ -199,6 +200,7 @@ def _plain_job(prepared: Prepared) -> dict[str, float]:
             train_dataset=dataset(list(prepared.rows["text"]), list(prepared.rows["label"])),
             data_collator=DataCollatorWithPadding(tokenizer),
         )
+        trainer.remove_callback(PrinterCallback)  # standard output is for the result
         trainer.train()
         logits = trainer.predict(dataset(list(asked["text"]), list(asked["label"]))).predictions
     seconds = time.perf_counter() - start
