@@ -16,9 +16,15 @@ class LabError(Exception):
 
 
 class RunFailedError(LabError):
-    """A run that started and could not finish, for example because its loss became non-finite."""
+    """A run that started and could not finish."""
 
     exit_code = 1
+
+
+class DivergedError(RunFailedError):
+    """A training whose loss stopped being finite: what was asked for has to change."""
+
+    exit_code = 2
 
 
 class NotTrainableError(LabError):

@@ -84,3 +84,15 @@ def writing_to(path: Path, choose: str = "another folder with --runs") -> Iterat
         words = error.strerror or " ".join(str(error).split()) or type(error).__name__
         reason = reasons.get(error.errno or 0, f"{words}; choose {choose}")
         raise LabError(f"Cannot write to {path}: {reason}.") from error
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        reason = "the disk is full; free some space and ask again, the run goes on where it was"
+        raise LabError(f"Cannot write to {path}: {reason}.") from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a library's own exception says what the system would have said with ENOSPC."""
+    # safetensors quotes the system; torch only finds that a stream broke or an archive is too short
+    signs = ("No space left on device", "inline_container", "PytorchStreamWriter", "iostream error")
+    return any(sign in str(error) for sign in signs)

@@ -25,3 +25,22 @@ def test_the_advice_fits_what_is_written(tmp_path):
     with pytest.raises(LabError, match=f"choose {advice}") as caught, writing_to(tmp_path, choose=advice):
         raise PermissionError(errno.EACCES, "denied")
     assert "--runs" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 35008 vs 34896"),
+        RuntimeError("basic_ios::clear: iostream error"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["torch archive", "torch stream", "safetensors"],
+)
+def test_a_full_disk_is_told_as_one_whoever_finds_it(tmp_path, error):
+    with pytest.raises(LabError, match="the disk is full"), writing_to(tmp_path):
+        raise error
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes do not fit"), writing_to(tmp_path):
+        raise RuntimeError("shapes do not fit")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lab.errors import LabError, RunFailedError, unknown_name
+from lab.errors import DivergedError, LabError, unknown_name
+from lab.files import writing_to
 from lab.processes import agree, is_main, world_size
 from lab.seeds import stage_seed
 from lab.tokens import pad
@@ -118,7 +119,7 @@ def fine_tune(
         report_to: Trainer's trackers ("tensorboard", "mlflow", "wandb").
 
     Raises:
-        RunFailedError: When the loss stops being finite.
+        DivergedError: When the loss stops being finite.
     """
     seed, training = experiment.seed, experiment.training
     full = experiment.adapter.kind == "full"
@@ -144,14 +145,14 @@ def fine_tune(
         hooks.on_resume(resumed_step)
     else:
         _snapshot(hooks, model, deltas, 0)
-    with merged_forward(model), warnings.catch_warnings():
+    with merged_forward(model), writing_to(checkpoints), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = int(trainer.state.global_step)
     if watcher.failure:
         if is_main():
             discard_checkpoints(checkpoints)
-        raise RunFailedError(watcher.failure)
+        raise DivergedError(watcher.failure)
     model.eval()
     if step >= training.steps and is_main():
         fitting = model
