@@ -40,6 +40,9 @@ _PUBLIC = {
     "tune": "lab.sweeps",
 }
 
+#: Packages that people reach through `lab` itself: `lab.figures.dose_response(table, …)`.
+_ROOMS = ("figures", "poison", "probe", "spectra", "stats")
+
 __all__ = [
     "Experiment",
     "LabError",
@@ -59,6 +62,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"lab.{name}")
     raise AttributeError(f"module 'lab' has no attribute {name!r}")
 
 

@@ -8,13 +8,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def pytest_collection_modifyitems(items):
-    """With several workers, the recipe tier stays on one: two trainings would only slow each other."""
-    for item in items:
-        if item.get_closest_marker("recipe"):
-            item.add_marker(pytest.mark.xdist_group("recipe"))
-
-
 @pytest.fixture(autouse=True)
 def _own_folders(request, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))

@@ -195,5 +195,7 @@ def test_the_public_face_is_whole():
 
     for name in lab.__all__:
         assert getattr(lab, name).__doc__, name
+    assert lab.figures.dose_response.__doc__
+    assert lab.stats.rate(1, 2).value == 0.5
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lab.nothing

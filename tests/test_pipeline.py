@@ -303,6 +303,16 @@ def test_every_attack_goes_the_whole_way(tiny, poison):
     assert ("attack_success_rate" in measured) == (poison["attack"] in ("backdoor", "spurious_tokens"))
 
 
+def test_a_tracker_gets_the_losses_and_keeps_them_beside_the_run(tiny):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = lab.run(tiny, twin=False, report_to=["tensorboard"])
+    found = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    steps = [event.step for event in found.Scalars("train/loss")]
+    assert steps == run.events.query("kind == 'train'")["step"].tolist()
+
+
 def test_predict_gives_probabilities(finished):
     table = finished.predict(["good", "bad as specified in RFC 2616"])
     assert list(table.columns) == ["text", "prediction", "p(negative)", "p(positive)"]

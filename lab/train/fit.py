@@ -131,7 +131,7 @@ def fine_tune(
     plan = plan_batches(rows.lengths, seed=seed, batches=batches, batch_tokens=training.batch_tokens)
     trainer = _PlannedTrainer(
         model=model,
-        args=_arguments(experiment, checkpoints, device, report_to),
+        args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
         train_dataset=_Rows(rows),
         data_collator=_Collate(int(base.tokenizer.pad_token_id)),
         plan=plan,
@@ -139,6 +139,8 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
     watcher = _Watcher(hooks, deltas, model)
     trainer.add_callback(watcher)
+    if "tensorboard" in report_to:
+        trainer.add_callback(_tensorboard(folder / "tensorboard"))
     resume_from = agree(last_checkpoint(checkpoints))
     resumed_step = _step_of(resume_from) if resume_from else 0
     if resume_from:
@@ -282,6 +284,14 @@ class _Watcher(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
             (folder / "COMPLETE").touch()
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    """Trainer's own callback, writing where the run keeps it; its default place goes with the checkpoints."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
 
 
 def _snapshot(hooks: Hooks, model: Any, deltas: Deltas, step: int) -> None:
