@@ -153,6 +153,7 @@ def test_singular_values_are_those_of_the_saved_adapter(finished):
     assert last[last["index"] == 0]["sigma_base"].gt(0).all()
 
 
+@pytest.mark.recipe  # processes that are started and killed cost more than all other tests of this file
 def test_killed_at_any_moment_it_completes_and_equals_an_uninterrupted_run(tiny, tmp_path):
     asked = tiny.with_(**{"training.steps": 40, "probe.snapshots": 4})
     whole = lab.run(asked, runs=tmp_path / "whole", twin=False)

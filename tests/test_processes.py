@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 import lab
 
 
+@pytest.mark.recipe  # no download, but three processes to start
 def test_two_processes_make_one_run(tiny, tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(tiny.with_(**{"training.steps": 8}).to_toml())
