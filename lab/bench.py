@@ -78,9 +78,11 @@ def training_flops(prepared: Prepared, *, layers: int, width: int) -> float:
     N counts the base's weights without embeddings. Attention takes 4·length·width FLOP per token and layer
     forward (QKᵀ and the weighted sum) and twice that backward, for LoRA too: it has no frozen operand.
     """
+    from lab.train.fit import training_plan
+
     rows = prepared.tokens()
     lengths = [len(ids) for ids in rows.token_ids]
-    seen = [lengths[i] for batch in prepared.planned_batches(rows) for i in batch]
+    seen = [lengths[i] for batch in training_plan(rows, prepared.experiment) for i in batch]
     per_token = 6 if prepared.experiment.adapter.kind == "full" else 4
     attention = sum(3 * 4 * n * n * width * layers for n in seen)
     return per_token * _non_embedding(prepared) * float(sum(seen)) + attention

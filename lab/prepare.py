@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.poison import family, load_families, poison_rows, resolve_count
 from lab.tokens import clip_texts, token_ids, window
-from lab.train.batches import RowLengths, plan_batches, steps_for_epochs
+from lab.train.batches import RowLengths, steps_for_epochs
 from lab.train.models import base_sha256, load_tokenizer, model_folder
 
 if TYPE_CHECKING:
@@ -71,16 +71,6 @@ class Prepared:
         )
         index = {label: i for i, label in enumerate(self.labels)}
         return TrainingRows(ids, [index[label] for label in self.rows["label"]], lengths)
-
-    def planned_batches(self, rows: TrainingRows) -> list[list[int]]:
-        """The batches that a training sees, in order: lists of indices into `rows`."""
-        t = self.experiment.training
-        return plan_batches(
-            rows.lengths,
-            seed=self.experiment.seed,
-            batches=t.steps * t.gradient_accumulation,
-            batch_tokens=t.batch_tokens,
-        )
 
     def surviving_triggers(self) -> tuple[int, int]:
         """How many poisoned rows keep their whole insertion within the model's window, of how many."""

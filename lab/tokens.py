@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+#: Padded tokens per batch without gradients; larger ones no longer fit the cache of two cores.
+EVALUATION_TOKENS = 1024
 
 
 def window(tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
@@ -70,3 +73,33 @@ def by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
             current = []
         current.append(int(i))
     return [*batches, current] if current else batches
+
+
+def batched_logits(
+    model: Any,
+    token_ids: Sequence[Sequence[int]],
+    pad_id: int,
+    *,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> np.ndarray:
+    """A classifier's logits for tokenised texts, in batches of similar length, in the order given.
+
+    The caller decides on eval mode, inference mode and precision.
+
+    Args:
+        model: The classifier; where its weights are, the batches go.
+        token_ids: At least one text.
+        pad_id: The padding token.
+        on_progress: Called with (texts done, texts in all) after every batch.
+
+    Returns:
+        float32 array, texts × labels.
+    """
+    device = next(model.parameters()).device
+    rows: dict[int, np.ndarray] = {}
+    for batch in by_length([len(ids) for ids in token_ids], EVALUATION_TOKENS):
+        inputs = pad([token_ids[i] for i in batch], pad_id)
+        logits = model(**{k: v.to(device) for k, v in inputs.items()}).logits.float().cpu().numpy()
+        rows.update(zip(batch, logits, strict=True))
+        on_progress(len(rows), len(token_ids))
+    return np.stack([rows[i] for i in range(len(token_ids))])

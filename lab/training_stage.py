@@ -41,7 +41,7 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     """
     if agree((folder.path / "trained.json").is_file()):
         return
-    from lab.train.fit import discard_checkpoints, fine_tune, last_checkpoint
+    from lab.train.fit import discard_checkpoints, fine_tune, last_checkpoint, training_plan
     from lab.train.models import load_base
 
     e, checkpoints = prepared.experiment, folder.path / "checkpoints"
@@ -76,7 +76,7 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
         _write_card(prepared, folder, where, base.name)
         spectra = spectra_table(folder, trained, prepared.base_sha256)
         write_table(folder.path / "spectra.parquet", spectra)
-        plan = prepared.planned_batches(rows)[trained.resumed_from * e.training.gradient_accumulation :]
+        plan = training_plan(rows, e)[trained.resumed_from * e.training.gradient_accumulation :]
         tokens = sum(len(rows.token_ids[i]) for batch in plan for i in batch)
         facts = {
             "parity": _check_parity(job, prepared, folder, trained.model),

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.tokens import by_length, pad, token_ids, window
+from lab.tokens import batched_logits, token_ids, window
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-#: Padded tokens per batch: on two cores larger ones are slower, they no longer fit the cache.
-_BATCH_TOKENS = 1024
 
 
 class Predictor:
@@ -64,16 +61,12 @@ class Predictor:
         every = [tuple(row) for row in token_ids(self.tokenizer, texts, self.max_tokens)]
         ids = list(dict.fromkeys(every))
         place = {row: i for i, row in enumerate(ids)}
-        out = np.zeros((len(ids), len(self.labels)), dtype=np.float32)
-        done = 0
+        if not ids:
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
         with torch.inference_mode(), self._autocast():
-            for batch in by_length([len(i) for i in ids], _BATCH_TOKENS):
-                inputs = pad([ids[i] for i in batch], int(self.tokenizer.pad_token_id))
-                answer = self.model(**{k: v.to(self.device) for k, v in inputs.items()}).logits
-                out[batch] = answer.float().cpu().numpy()
-                done += len(batch)
-                on_progress(done, len(ids))
-        return out[[place[row] for row in every]] if every else out
+            pad_id = int(self.tokenizer.pad_token_id)
+            out = batched_logits(self.model, ids, pad_id, on_progress=on_progress)
+        return out[[place[row] for row in every]]
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label that each text gets."""

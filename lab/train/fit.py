@@ -127,14 +127,12 @@ def fine_tune(
     model: Any = base.model if full else attach_lora(base, experiment.adapter, seed=seed)
     deltas = Deltas(model, experiment.adapter)
     checkpoints = folder / "checkpoints"
-    batches = training.steps * training.gradient_accumulation
-    plan = plan_batches(rows.lengths, seed=seed, batches=batches, batch_tokens=training.batch_tokens)
     trainer = _PlannedTrainer(
         model=model,
         args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
         train_dataset=_Rows(rows),
         data_collator=_Collate(int(base.tokenizer.pad_token_id)),
-        plan=plan,
+        plan=training_plan(rows, experiment),
     )
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
     watcher = _Watcher(hooks, deltas, model)
@@ -163,6 +161,13 @@ def fine_tune(
             fitting = as_plain_lora(fresh, model, deltas)
         save_trained(fitting, folder / ("model" if full else "adapter"), base_name=base.name)
     return Trained(model, deltas, steps=step, resumed_from=resumed_step, stopped=step < training.steps)
+
+
+def training_plan(rows: TrainingRows, experiment: Experiment) -> list[list[int]]:
+    """The batches that a training sees, in order: lists of indices into `rows`."""
+    t = experiment.training
+    batches = t.steps * t.gradient_accumulation
+    return plan_batches(rows.lengths, seed=experiment.seed, batches=batches, batch_tokens=t.batch_tokens)
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.stats import rate
-from lab.tokens import by_length, pad
+from lab.tokens import batched_logits
 
 if TYPE_CHECKING:
     from lab.train.deltas import Deltas
 
 #: Singular values kept of each module at each look; an adapter has no more than its rank anyway.
 _TOP = 16
-_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class Microscope:
 
     def _rates(self, model: Any) -> dict[str, dict[str, float]]:
         views = [self._clean] + ([self._triggered] if self._triggered else [])
-        answers = _predict(model, [ids for view in views for ids in view.token_ids], self._pad_id)
+        ids = [row for view in views for row in view.token_ids]
+        answers = batched_logits(model, ids, self._pad_id).argmax(axis=1)
         truth = np.asarray(self._clean.labels)
         clean, triggered = answers[: len(truth)], answers[len(truth) :]
         rates = {"clean_accuracy": _rate(clean == truth)}
@@ -74,13 +74,3 @@ class Microscope:
 def _rate(hits: np.ndarray) -> dict[str, float]:
     r = rate(int(hits.sum()), len(hits))
     return {"n": r.n, "k": r.k, "value": r.value, "low": r.low, "high": r.high}
-
-
-def _predict(model: Any, token_ids: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
-    device = next(model.parameters()).device
-    answers = np.zeros(len(token_ids), dtype=np.int64)
-    for batch in by_length([len(ids) for ids in token_ids], _BATCH_TOKENS):
-        inputs = pad([token_ids[i] for i in batch], pad_id)
-        logits = model(**{k: v.to(device) for k, v in inputs.items()}).logits
-        answers[batch] = logits.argmax(dim=-1).cpu().numpy()
-    return answers

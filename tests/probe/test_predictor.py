@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from lab import tokens
 from lab.experiment import Base
-from lab.probe import Predictor, count_same_tokens, predictor
+from lab.probe import Predictor, count_same_tokens
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = [
@@ -40,7 +41,7 @@ def test_logits_do_not_depend_on_order_or_batching(model, monkeypatch):
     together = model.logits(TEXTS)
     backwards = model.logits(TEXTS[::-1])[::-1]
     alone = np.concatenate([model.logits([text]) for text in TEXTS])
-    monkeypatch.setattr(predictor, "_BATCH_TOKENS", 16)
+    monkeypatch.setattr(tokens, "EVALUATION_TOKENS", 16)
     small = model.logits(TEXTS)
     for other in (backwards, alone, small):
         np.testing.assert_allclose(other, together, atol=1e-5, rtol=0)
@@ -59,7 +60,7 @@ def test_no_texts_no_answers(model):
 
 @pytest.mark.parametrize("texts", [TEXTS, ["dull"] * 5])
 def test_progress_ends_at_the_total(model, monkeypatch, texts):
-    monkeypatch.setattr(predictor, "_BATCH_TOKENS", 16)
+    monkeypatch.setattr(tokens, "EVALUATION_TOKENS", 16)
     told = []
     model.logits(texts, on_progress=lambda done, total: told.append((done, total)))
     done, total = told[-1]
