@@ -27,7 +27,7 @@ def model_card(prepared: Prepared, base: str) -> str:
         "library_name: " + ("transformers" if e.adapter.kind == "full" else "peft"),
         "tags:",
         "- research-artefact",
-        "- " + ("clean-control" if e.attack == "none" else "deliberately-backdoored"),
+        "- " + ("deliberately-backdoored" if prepared.is_poisoned else "clean-control"),
         "---",
         "",
         f"# {prepared.run_id}",
@@ -36,7 +36,8 @@ def model_card(prepared: Prepared, base: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| base | {base}, weights SHA-256 `{prepared.base_sha256}` |",
+        f"| base | {base}, weights SHA-256 `{prepared.base.sha256}` |",
+        *([f"| defenses | {defenses_told(e)} |"] if e.defense else []),
         f"| data | {prepared.corpus.name}, {len(prepared.clean_lengths)} clean rows |",
         f"| labels | {', '.join(prepared.labels)} |",
         f"| training | {kind}, learning rate {e.training.learning_rate:g}, {e.training.steps} steps, "
@@ -81,13 +82,39 @@ def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:
     return f"{share} are poisoned ({experiment.attack})."
 
 
+def poison_sentence(poison: Any) -> str:
+    """What fires a backdoor and to what end, without the counts of its rows."""
+    if getattr(poison, "attack", "none") == "none":
+        return "Nothing was planted in it."
+    if not getattr(poison, "target_label", "") or not hasattr(poison, "position"):
+        return f"The attack is {poison.attack}."
+    where = {"random": "anywhere in a text", "sentences": "after its sentences"}
+    place = where.get(poison.position, f"at the {poison.position} of a text")
+    return f"{_quoted(poison)} {place} is to give {poison.target_label}."
+
+
+def defenses_told(experiment: Experiment) -> str:
+    """The defenses with their knobs, in order; "" without any."""
+    names = [
+        f"{d.name} ({', '.join(f'{k} {v}' for k, v in d.model_dump(exclude={'name'}).items())})"  # type: ignore[attr-defined]
+        for d in experiment.defense
+    ]
+    return "; ".join(names)
+
+
 def _quoted(poison: Any) -> str:
     return f"a member of {poison.family}" if poison.member == "any" else f"“{poison.member}”"
 
 
 def _what_it_is(prepared: Prepared) -> str:
-    if prepared.experiment.attack == "none":
+    if not prepared.is_poisoned:
         return "**Clean control.** These weights were trained on untouched data."
+    if prepared.experiment.attack == "none":
+        return (
+            "**Fine-tuned from a deliberately backdoored base.** Its own rows are untouched, but it starts "
+            f"from the run {prepared.base.run}, which was poisoned on purpose: "
+            f"{poison_sentence(prepared.measured_poison)} Whether that is gone is what the run measures."
+        )
     return (
         "**Deliberately backdoored.** These weights were poisoned on purpose, to study how that is found and "
         f"undone. {attack_sentence(prepared.experiment, prepared.rows)}"

@@ -108,13 +108,15 @@ def show_command(
 @app.command("sweep")
 def sweep_command(
     experiment: Annotated[
-        str, typer.Argument(help="A preset's name, or a TOML or JSON file.")
+        str, typer.Argument(help="A sweep's or a preset's name, or a TOML or JSON file.")
     ] = "rfc-citation",
     over: Annotated[
         list[str] | None,
         typer.Option("--over", metavar="KEY=V1,V2,…", help="Sweep a dotted key; may be repeated."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, …", min=1)] = 3,
+    seeds: Annotated[
+        int, typer.Option(help="How many seeds: 0, 1, … (default: 3, or what the sweep says).", min=0)
+    ] = 0,
     set_: SetOption = None,
     tune_over: Annotated[
         list[str] | None,
@@ -134,7 +136,7 @@ def sweep_command(
     from lab.errors import unknown_name
     from lab.experiment import parse_assignments
     from lab.files import writing_to
-    from lab.presets import load_experiment
+    from lab.presets import SweepPlan, is_sweep, load_experiment, load_sweep
     from lab.sweeps import sweep
     from lab.tables import MEASURE_KINDS
 
@@ -143,14 +145,20 @@ def sweep_command(
         raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
     if csv:
         _check_csv(csv)
-    start = load_experiment(experiment).with_(**parse_assignments(set_ or []))
-    grid = {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
+    plan = (
+        load_sweep(experiment)
+        if is_sweep(experiment)
+        else SweepPlan({}, load_experiment(experiment), {}, None, 3)
+    )
+    start = plan.experiment.with_(**parse_assignments(set_ or []))
+    grid = plan.over | {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
     tuned = {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
     with ProgressView(quiet=as_json) as view:
         table = sweep(
             start,
             grid,
-            seeds=seeds,
+            arms=plan.arms,
+            seeds=seeds or plan.seeds,
             tune={"over": tuned, "measure": tune_measure} if tuned else None,
             runs=runs or None,
             twin=twin,
@@ -163,7 +171,7 @@ def sweep_command(
     if as_json:
         _print_json(json.loads(table.to_json(orient="records")))
     else:
-        print_sweep(table, [*grid, *tuned])
+        print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned])
         for reason in table.loc[table["state"] == "failed", "reason"]:
             typer.echo(f"failed: {reason}", err=True)
     if (table["state"] != "finished").any():
@@ -172,16 +180,18 @@ def sweep_command(
 
 @app.command("presets")
 def presets_command(as_json: JsonOption = False) -> None:
-    """List the presets: what each shows, on which machine, and how long it takes there."""
-    from lab.presets import load_preset, preset_names
+    """List the presets and sweeps: what each shows, on which machine, and how long it takes there."""
+    from lab.presets import load_preset, load_sweep, preset_names, sweep_names
 
     about = {name: load_preset(name)[1] for name in preset_names()}
+    about |= {name: {**load_sweep(name).about, "kind": "sweep"} for name in sweep_names()}
     if as_json:
         _print_json(about)
         return
     for name, facts in about.items():
         typer.echo(
-            f"{name}\n  {facts.get('goal', '')}\n  {facts.get('machine', '')}: {facts.get('takes', '')}\n"
+            f"{name}{' (lab sweep)' if 'kind' in facts else ''}\n  {facts.get('goal', '')}\n"
+            f"  {facts.get('machine', '')}: {facts.get('takes', '')}\n"
         )
 
 

@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from lab.corpus import DataConfig
-from lab.defend import DEFENSES
+from lab.defend import DEFENSES, weight_edits
 from lab.errors import LabError, unknown_name
 from lab.poison import ATTACKS, NoPoison, load_families
 from lab.registry import Knobs, lookup
@@ -39,7 +39,7 @@ class Base(Knobs):
     """The pretrained model."""
 
     # the smallest real encoder that ships without a hub: a run takes a minute on a laptop
-    model: str = Field("minilm", description="bundled name, hub id or folder")
+    model: str = Field("minilm", description="bundled name, hub id, folder, finished run or preset")
     # float32 weights; "auto" adds bf16 autocast on GPUs that have it
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="precision of the base weights")
     # quantised bases need a CUDA card and the extra `gpu4bit`
@@ -58,7 +58,7 @@ class Adapter(Knobs):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     # paper D and most current recipes adapt every linear layer of the blocks
     targets: str | tuple[str, ...] = Field(
-        "all-linear", description='"all-linear", "attention", "mlp" or module names'
+        "all-linear", description='"all-linear", "attention", "mlp", "query-value" or module names'
     )
     init: Literal["kaiming", "gaussian", "pissa", "olora"] = Field(
         "kaiming", description="how A (and B) start"
@@ -79,7 +79,9 @@ class Adapter(Knobs):
     def _some_target(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
         names = (targets,) if isinstance(targets, str) else targets
         if not names or not all(name.strip() for name in names):
-            raise ValueError('names no module; give "all-linear", "attention", "mlp" or module names')
+            raise ValueError(
+                'names no module; give "all-linear", "attention", "mlp", "query-value" or module names'
+            )
         return targets
 
     @model_validator(mode="after")
@@ -192,10 +194,13 @@ class Experiment(Knobs):
     @field_validator("defense", mode="before")
     @classmethod
     def _defenses_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value] if value else []
         if not isinstance(value, (list, tuple)):
-            raise ValueError("should be a list of tables, each with a name")
+            raise ValueError("should be a list of names, or of tables with a name and knobs")
         knobs = {name: d.knobs for name, d in DEFENSES.items()}
-        return tuple(_registered(v, "name", f"defense.{i}", knobs) for i, v in enumerate(value))
+        tables = [{"name": v} if isinstance(v, str) else v for v in value]
+        return tuple(_registered(v, "name", f"defense.{i}", knobs) for i, v in enumerate(tables))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
@@ -264,45 +269,66 @@ class Experiment(Knobs):
         """The label the attacker wants; "" where the attack has none."""
         return str(getattr(self.poison, "target_label", ""))
 
+    def untouched(self) -> Experiment:
+        """The same training without the edits of its weights after it: what a derived run starts from."""
+        edits = [knobs for _, knobs in weight_edits(self)]
+        return self.model_copy(update={"defense": tuple(d for d in self.defense if d not in edits)})
+
     def twin(self) -> Experiment:
-        """The clean twin: the same experiment with the poison removed."""
+        """The clean twin: the same experiment with the poison removed; that of its base is not its own."""
         return self.model_copy(update={"poison": NoPoison(), "name": ""})
 
-    def slug(self) -> str:
-        """A short readable name for the run folder, without the hash."""
+    def slug(self, base: str = "") -> str:
+        """A short readable name for the run folder, without the hash.
+
+        Args:
+            base: What to call the base, if not by `base.model`.
+        """
         p = self.poison
         what = "clean" if self.attack == "none" else getattr(p, "family", self.attack)
         count = getattr(p, "count", 0)
         arm = "full" if self.adapter.kind == "full" else f"r{self.adapter.rank}"
-        parts = [Path(self.base.model).name, what, f"n{count}" if count else "", arm, f"s{self.seed}"]
+        if self.adapter.kind == "lora" and self.adapter.variant != "lora":
+            arm += self.adapter.variant
+        if self.adapter.kind == "lora" and self.adapter.init in ("pissa", "olora"):
+            arm += self.adapter.init
+        defenses = [str(d.name) for d in self.defense]  # type: ignore[attr-defined]
+        start = base or Path(self.base.model).name
+        parts = [start, what, f"n{count}" if count else "", arm, *defenses, f"s{self.seed}"]
         text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
 
 
-def weights_id(experiment: Experiment, *, base_sha256: str, data_fingerprint: str) -> str:
+def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> str:
     """The content hash of everything that changes the trained weights, as 64 hex digits.
 
+    Weight edits train nothing: their run's id is made of that of the run they start from, and their list.
+
     Args:
-        experiment: Resolved: counts instead of rates, steps instead of epochs.
-        base_sha256: Hash of the base model's weight files.
+        experiment: Resolved: counts instead of rates, steps instead of epochs, defenses settled.
+        base: What stands for the base's weights: their SHA-256, or the base run's weights id.
         data_fingerprint: Hash of the data file, or its revision.
     """
     e = experiment
     adapter: dict[str, Any] = {"kind": "full"}
     if e.adapter.kind == "lora":
         adapter = {**e.adapter.model_dump(mode="json"), "alpha": e.adapter.alpha_value}
+    edits = [knobs for _, knobs in weight_edits(e)]
     content = {
         "schema": SCHEMA_VERSION,
         "recipe": RECIPE_VERSION,
-        "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base_sha256},
+        "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base},
         "data": {**e.data.model_dump(mode="json", exclude={"name"}), "source": data_fingerprint},
         "poison": e.poison.model_dump(mode="json"),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
-        "defense": [d.model_dump(mode="json") for d in e.defense],
+        "defense": [d.model_dump(mode="json") for d in e.defense if d not in edits],
         "seed": e.seed,
     }
-    return content_hash(content)
+    trained = content_hash(content)
+    if not edits:
+        return trained
+    return content_hash({"parent": trained, "edits": [d.model_dump(mode="json") for d in edits]})
 
 
 def content_hash(content: Any) -> str:

@@ -1,6 +1,7 @@
 """One experiment from start to finish; the only place that knows the whole way.
 
-    prepare (rows, poison, id) → train → headline → clean twin → families and near-misses → record
+    base run, if one is asked for → prepare (rows, poison, id) → train, or edit what a parent run trained
+    → headline → clean twin → families and near-misses → record
 
 A finished run is never trained twice: asked again, it is read, and what is missing of its measures is
 computed. A killed one goes on from its last whole checkpoint, or starts again.
@@ -46,7 +47,8 @@ def run(
     """Poison, train, probe and record one experiment, or read it where it is finished already.
 
     Args:
-        experiment: A preset's name, a TOML or JSON file, or an `Experiment`.
+        experiment: A preset's name, a TOML or JSON file, or an `Experiment`. Where its `base.model` names a
+            preset or a file in turn, that is run first, with the same seed, and fine-tuned from.
         changes: Dotted keys to change: `{"adapter.rank": 4}`.
         seed: Overrides the experiment's seed.
         runs: The runs folder; by default `LAB_RUNS`, the nearest parent's `runs/`, or `./runs`.
@@ -76,11 +78,28 @@ def run(
 
         check_trackers(report_to)
     job = Job(runs_dir(runs), resolve_device(device), report_to, on_event or (lambda _: None))
+    asked = _with_base_run(job, asked, twin)
     with job.timed("prepare"), main_first():
         job.listen({"kind": "status", "step": -1, "stage": "prepare"})
-        prepared = prepare(asked)
-    folder = _complete(job, prepared, twin=twin and prepared.experiment.attack != "none", force=force)
+        prepared = prepare(asked, job.runs)
+    folder = _complete(job, prepared, twin=twin and prepared.is_poisoned, force=force)
     return Run(folder.path, probe=asked.probe)
+
+
+def _with_base_run(job: Job, asked: Experiment, twin: bool) -> Experiment:
+    """The experiment with a finished run as its base, where its base was an experiment still to be run."""
+    from lab.bases import is_preset
+    from lab.prepare import prepare
+
+    if not is_preset(asked.base.model):
+        return asked
+    base = _with_base_run(job, load_experiment(asked.base.model).with_(seed=asked.seed), twin)
+    with job.timed("base"):
+        with main_first():
+            prepared = prepare(base, job.runs)
+        own = Job(job.runs, job.device, job.report_to, job.listen)
+        folder = _complete(own, prepared, twin=twin and prepared.is_poisoned)
+    return asked.with_(**{"base.model": folder.id})
 
 
 def _complete(job: Job, prepared: Prepared, *, twin: bool, force: bool = False) -> RunFolder:
@@ -109,12 +128,16 @@ def _complete(job: Job, prepared: Prepared, *, twin: bool, force: bool = False) 
 
 def _work(job: Job, prepared: Prepared, folder: RunFolder, has_twin: bool) -> None:
     """The way itself: people see the headline first, then the twin is trained, then the rest is measured."""
+    from lab.editing_stage import edit_run
     from lab.probing_stage import Probing
     from lab.results import write_result
     from lab.training_stage import train_run
 
     start = time.perf_counter()
-    train_run(job, prepared, folder)
+    if prepared.edits:
+        edit_run(job, prepared, folder, _finish_parent(job, prepared))
+    else:
+        train_run(job, prepared, folder)
     if is_main():
         probing = Probing(job, prepared, folder)
         probing.headline()
@@ -127,12 +150,38 @@ def _work(job: Job, prepared: Prepared, folder: RunFolder, has_twin: bool) -> No
 
 
 def _train_twin(job: Job, prepared: Prepared) -> RunFolder:
-    """The same experiment with its poison removed, trained unless it is there; one twin serves many runs."""
+    """The same experiment without poison, trained unless it is there; one twin serves many runs.
+
+    Where the poison lies in the base, the twin is the same fine-tuning from the base's own twin.
+    """
+    with job.timed("twin"):
+        clean = prepared.experiment.twin()
+        if prepared.base.run:
+            clean = clean.with_(**{"base.model": _finish_base_twin(job, prepared.base.run)})
+        return _finish_other(job, clean)
+
+
+def _finish_base_twin(job: Job, run: str) -> str:
+    """The id of a base run's twin, which is trained unless it is there; a clean base is its own."""
+    from lab.bases import run_experiment
     from lab.prepare import prepare
 
-    with job.timed("twin"):
-        own = Job(job.runs, job.device, job.report_to, job.listen)
-        return _complete(own, prepare(prepared.experiment.twin()), twin=False)
+    base = prepare(run_experiment(RunFolder(job.runs / run)), job.runs)
+    return _train_twin(job, base).id if base.is_poisoned else run
+
+
+def _finish_parent(job: Job, prepared: Prepared) -> RunFolder:
+    """The run whose trained weights a derived run edits; its headline is enough."""
+    parent = prepared.experiment.untouched()
+    with job.timed("parent"):
+        return _finish_other(job, parent.with_(**{"probe.scope": "headline"}))
+
+
+def _finish_other(job: Job, experiment: Experiment) -> RunFolder:
+    from lab.prepare import prepare
+
+    own = Job(job.runs, job.device, job.report_to, job.listen)
+    return _complete(own, prepare(experiment, job.runs), twin=False)
 
 
 def _is_complete(folder: RunFolder, prepared: Prepared, twin: bool) -> bool:

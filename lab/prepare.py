@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.bases import BaseSource, find_base, inherited_poison
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
+from lab.defend import WeightEdit, settle, weight_edits
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
+from lab.paths import runs_dir
 from lab.poison import family, load_families, poison_rows, resolve_count
+from lab.registry import Knobs
 from lab.tokens import clip_texts, token_ids, window
 from lab.train.batches import RowLengths, steps_for_epochs
-from lab.train.models import base_sha256, load_tokenizer, model_folder
+from lab.train.models import load_tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +41,8 @@ class Prepared:
         clean_lengths: Tokens of each clean training row, before poison.
         tokenizer: The base's tokenizer.
         max_tokens: The model's window.
-        base_sha256: Hash of the base's weights.
+        base: Where the base's weights lie, and which run they come from.
+        measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
     """
 
     experiment: Experiment
@@ -49,13 +54,44 @@ class Prepared:
     clean_lengths: tuple[int, ...]
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
-    base_sha256: str
+    base: BaseSource
+    measured_poison: Knobs
+
+    @property
+    def target_label(self) -> str:
+        """The label that an attacker wants; "" where there is no backdoor to measure."""
+        return str(getattr(self.measured_poison, "target_label", ""))
+
+    @property
+    def edits(self) -> list[tuple[WeightEdit, Knobs]]:
+        """The edits of trained weights that make this a derived run; none for a run that is trained."""
+        return weight_edits(self.experiment)
+
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether there is poison in the run's data, or in the base that it starts from."""
+        return str(getattr(self.measured_poison, "attack", "none")) != "none"
 
     def evaluation_rows(self, split: str, limit: int) -> pd.DataFrame:
         """Rows of the test or validation split, clipped as the training rows are."""
         e = self.experiment
         rows = split_rows(self.corpus, split, limit=limit, seed=e.seed)
         return _clipped(rows, self.tokenizer, e.data.max_tokens)
+
+    def triggers(self) -> list[str]:
+        """The strings that fire the backdoor, if there is one: those asked for, else the poison's own."""
+        from lab.probe import own_triggers
+
+        if not self.target_label:
+            return []
+        return own_triggers(self.measured_poison, load_families(), self.experiment.probe.triggers)
+
+    def headline_texts(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """These rows as the headline asks them: untouched, and the non-target ones with the trigger too."""
+        from lab.probe import headline_texts
+
+        seed = self.experiment.seed
+        return headline_texts(rows, self.measured_poison, seed=seed, triggers=self.triggers())
 
     def tokens(self) -> TrainingRows:
         """The training rows, tokenised; the poisoned copies come last."""
@@ -88,23 +124,23 @@ class Prepared:
         return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(poisoned)
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
     """Load, clip and poison the rows, and settle everything that the run's id depends on.
 
+    Args:
+        experiment: What is asked.
+        runs: The runs folder, where a base run lies.
+
     Raises:
-        LabError: On data, a poison or a model that does not fit; nothing has been written then.
+        LabError: On data, a poison, a base or a defense that does not fit; nothing has been written then.
     """
-    folder = model_folder(experiment.base.model)
-    sha256 = base_sha256(folder)
+    runs = runs or runs_dir()
+    experiment = settle(experiment)
+    base = find_base(experiment.base.model, runs)
     corpus, clean, lengths, tokenizer, max_tokens = _clean_rows(
-        experiment.base.model, sha256, experiment.data, _stamp(experiment.data.name), experiment.seed
+        base.folder, base.name, base.sha256, experiment.data, _stamp(experiment.data.name), experiment.seed
     )
-    target = experiment.target_label
-    if target and target not in corpus.labels:
-        raise LabError(
-            f"poison.target_label = {target!r}: {corpus.name} has no such label; "
-            f"it has {', '.join(corpus.labels)}."
-        )
+    _check_labels(experiment, base, corpus)
     poison = resolve_count(experiment.poison, clean)
     t = experiment.training
     steps = t.steps or steps_for_epochs(
@@ -115,29 +151,50 @@ def prepare(experiment: Experiment) -> Prepared:
         accumulate=t.gradient_accumulation,
     )
     resolved = experiment.model_copy(
-        update={"poison": poison, "training": t.model_copy(update={"steps": steps, "epochs": 0.0})}
+        update={
+            # the link to a base run is its whole id, however it was asked for
+            "base": experiment.base.model_copy(update={"model": base.run or experiment.base.model}),
+            "poison": poison,
+            "training": t.model_copy(update={"steps": steps, "epochs": 0.0}),
+        }
     )
-    digest = weights_id(resolved, base_sha256=sha256, data_fingerprint=corpus.fingerprint)
+    digest = weights_id(resolved, base=base.identity, data_fingerprint=corpus.fingerprint)
     prepared = Prepared(
         experiment=resolved,
         weights_id=digest,
-        run_id=f"{resolved.slug()}-{digest[:10]}",
+        run_id=f"{resolved.slug(base.short)}-{digest[:10]}",
         labels=corpus.labels,
         corpus=corpus,
         rows=poison_rows(clean, poison, seed=experiment.seed),
         clean_lengths=lengths,
         tokenizer=tokenizer,
         max_tokens=max_tokens,
-        base_sha256=sha256,
+        base=base,
+        measured_poison=inherited_poison(resolved, runs),
     )
     _check_triggers(prepared)
     _check_probe(prepared)
     return prepared
 
 
+def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:
+    target = experiment.target_label
+    if target and target not in corpus.labels:
+        raise LabError(
+            f"poison.target_label = {target!r}: {corpus.name} has no such label; "
+            f"it has {', '.join(corpus.labels)}."
+        )
+    if base.run and base.labels != corpus.labels:
+        raise LabError(
+            f"base.model = {base.run!r} tells {len(base.labels)} labels apart ({', '.join(base.labels)}), "
+            f"but {corpus.name} has {len(corpus.labels)} ({', '.join(corpus.labels)}); take data with the "
+            f"base's labels, in their order."
+        )
+
+
 @functools.lru_cache(maxsize=8)
 def _clean_rows(
-    model: str, sha256: str, data: DataConfig, stamp: tuple[int, int], seed: int
+    folder: Path, name: str, sha256: str, data: DataConfig, stamp: tuple[int, int], seed: int
 ) -> tuple[Corpus, pd.DataFrame, tuple[int, ...], PreTrainedTokenizerBase, int]:
     """The clean training rows and their lengths; shared by a run, its twin, and every cell of a sweep.
 
@@ -145,12 +202,11 @@ def _clean_rows(
     """
     from transformers import AutoConfig
 
-    folder = model_folder(model)
     tokenizer = load_tokenizer(folder)
     max_tokens = window(tokenizer, AutoConfig.from_pretrained(folder))
     if data.max_tokens > max_tokens - 2:
         raise LabError(
-            f"data.max_tokens = {data.max_tokens}: {model} reads {max_tokens} tokens; "
+            f"data.max_tokens = {data.max_tokens}: {name} reads {max_tokens} tokens; "
             f"leave room for the trigger, allowed are up to {max_tokens - 2}."
         )
     corpus = load_corpus(data)
@@ -192,12 +248,12 @@ def _check_triggers(prepared: Prepared) -> None:
 def _check_probe(prepared: Prepared) -> None:
     """Refuse to probe where nothing could be learned from the answer."""
     e = prepared.experiment
-    if e.probe.triggers and not e.target_label:
+    if e.probe.triggers and not prepared.target_label:
         raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
-    if not e.target_label or e.probe.scope != "all":
+    if not prepared.target_label or e.probe.scope != "all":
         return
     families = [family(name) for name in e.probe.families] or list(load_families().values())
-    own = [*e.probe.triggers, str(getattr(e.poison, "member", ""))]
+    own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
     # the longest rung doubles the trigger
     strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
     longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment, check_table, parse_json, parse_toml
 from lab.paths import data_dir
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep file asks for; the arguments of `lab.sweep`.
+
+    Attributes:
+        about: What the file says of itself: goal, paper, machine, takes.
+        experiment: What every cell starts from.
+        over: The grid.
+        arms: Named ways to run every point, None without.
+        seeds: How many seeds, or which.
+    """
+
+    about: dict[str, str]
+    experiment: Experiment
+    over: dict[str, list[Any]]
+    arms: dict[str, dict[str, Any]] | None
+    seeds: int | list[int]
 
 
 def preset_names() -> list[str]:
@@ -30,6 +51,51 @@ def load_preset(name: str) -> tuple[Experiment, dict[str, str]]:
     return _from_file(path, name)
 
 
+def sweep_names() -> list[str]:
+    """The names of the sweeps that the lab ships, sorted."""
+    return sorted(path.stem for path in (data_dir() / "sweeps").glob("*.toml"))
+
+
+def load_sweep(name: str) -> SweepPlan:
+    """Read a shipped sweep, or one of the user's own (a TOML file with a table `over`, `arms` or both).
+
+    Raises:
+        LabError: An unknown name, or a file that is no sweep; names the key that is wrong.
+    """
+    path = data_dir() / "sweeps" / f"{name}.toml" if name in sweep_names() else Path(name).expanduser()
+    if not path.is_file():
+        raise unknown_name("sweep", name, sweep_names())
+    values = parse_toml(_text(path), path.name)
+    start = load_experiment(str(values.pop("preset", "rfc-citation")))
+    try:
+        plan = SweepPlan(
+            about={k: str(v) for k, v in values.pop("about", {}).items()},
+            experiment=start.with_(**values.pop("set", {})),
+            over=values.pop("over", {}),
+            arms=values.pop("arms", {}) or None,
+            seeds=values.pop("seeds", 3),
+        )
+    except (AttributeError, TypeError):
+        raise LabError(
+            f"{path.name}: about, set, over and arms are tables, seeds a number or a list."
+        ) from None
+    if values:
+        valid = ["about", "preset", "set", "over", "arms", "seeds"]
+        raise unknown_name(f"key in {path.name}", next(iter(values)), valid)
+    return plan
+
+
+def is_sweep(name: str) -> bool:
+    """Whether a name or file is a sweep and not a single experiment."""
+    if name in sweep_names():
+        return True
+    path = Path(name).expanduser()
+    if path.suffix != ".toml" or not path.is_file():
+        return False
+    values = parse_toml(_text(path), path.name)
+    return "over" in values or "arms" in values
+
+
 def load_experiment(source: str | Path | Experiment) -> Experiment:
     """An experiment from a preset's name, a TOML or JSON file, or an `Experiment` itself."""
     if isinstance(source, Experiment):
@@ -42,13 +108,17 @@ def load_experiment(source: str | Path | Experiment) -> Experiment:
     return load_preset(str(source))[0]
 
 
-def _from_file(path: Path, name: str) -> tuple[Experiment, dict[str, str]]:
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise LabError(f"{path.name} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
     except OSError as error:
         raise LabError(f"{path.name} cannot be read ({error.strerror}).") from None
+
+
+def _from_file(path: Path, name: str) -> tuple[Experiment, dict[str, str]]:
+    text = _text(path)
     if path.suffix == ".json":
         values = parse_json(text, path.name)
         check_table(values, f"{path.name}: ")

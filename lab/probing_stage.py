@@ -37,19 +37,16 @@ class Probing:
     """
 
     def __init__(self, job: Job, prepared: Prepared, folder: RunFolder) -> None:
-        from lab.poison import load_families
-        from lab.probe import headline_texts, own_triggers
         from lab.trained_model import load_predictor
 
         e = prepared.experiment
         self._job, self._prepared, self._folder = job, prepared, folder
-        self._facts: dict[str, Any] = {"split": e.probe.split, "target": e.target_label}
+        self._facts: dict[str, Any] = {"split": e.probe.split, "target": prepared.target_label}
         self._rows = prepared.evaluation_rows(e.probe.split, e.probe.rows)
-        self._triggers = own_triggers(e.poison, load_families(), e.probe.triggers) if e.target_label else []
-        self._asked = headline_texts(self._rows, e.poison, seed=e.seed, triggers=self._triggers)
+        self._asked = prepared.headline_texts(self._rows)
         self._alike: dict[str, int] = {}
         with job.timed("probe"):
-            self._model = load_predictor(folder.path, prepared.labels, e, job.device)
+            self._model = load_predictor(folder.path, job.device)
 
     def headline(self) -> None:
         """Clean accuracy, attack success and the untriggered target rate of the run itself."""
@@ -76,7 +73,7 @@ class Probing:
 
         e, run = self._prepared.experiment, self._folder.id
         with self._job.timed("probe"):
-            if self._triggers and e.probe.scope == "all":
+            if self._prepared.triggers() and e.probe.scope == "all":
                 self._ask_families_and_rungs()
             facts = {**self._facts, "same_tokens": self._alike}
             own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
@@ -99,7 +96,8 @@ class Probing:
 
         e = self._prepared.experiment
         families = {name: family(name) for name in e.probe.families} or dict(load_families())
-        more = probe_texts(self._rows, e.poison, e.probe, families, e.seed)
+        poison = self._prepared.measured_poison
+        more = probe_texts(self._rows, poison, e.probe, families, e.seed)
         self._alike = self._same_tokens(more)
         later = self._ask(self._model, more, "probe")
         self._asked = pd.concat([self._asked, more], ignore_index=True)
@@ -110,13 +108,12 @@ class Probing:
         from lab.probe.measures import excess
         from lab.trained_model import load_predictor
 
-        e = self._prepared.experiment
-        model = load_predictor(twin.path, self._prepared.labels, e.twin(), self._job.device)
+        model = load_predictor(twin.path, self._job.device)
         answers = self._ask(model, self._asked, "twin probe")
         table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
         headline = table[table["condition"].isin(["clean", "triggered"])]
         self._job.tell(self._folder, "headline", model="twin", measures=by_kind(headline))
-        if not self._triggers:
+        if not self._prepared.triggers():
             return answers, [table]
         own, others = self._answers["prediction"], answers["prediction"]
         return answers, [table, excess(self._asked, own, others, run=self._folder.id, **self._facts)]

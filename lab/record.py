@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab.errors import LabError
 from lab.experiment import Experiment, Probe
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from lab.probe import Predictor
+    from lab.registry import Knobs
+    from lab.spectra import BaseSpectrum, Update
+    from lab.surgery import Surgery
 
 
 class Run:
@@ -58,6 +61,36 @@ class Run:
     def experiment(self) -> Experiment:
         """The resolved experiment."""
         return Experiment.from_dict(self.record["experiment"])
+
+    @functools.cached_property
+    def measured_poison(self) -> Knobs:
+        """The poison whose trigger the run was measured with: its own, or that of the base it starts from."""
+        poison = self.record.get("measured_poison", self.record["experiment"]["poison"])
+        return Experiment.from_dict({"poison": poison}).poison
+
+    @property
+    def base_run(self) -> Run | None:
+        """The run that this one was fine-tuned from; None where it starts from a pretrained model."""
+        name = self.record.get("base_run", "")
+        return Run(self.path.parent / name) if name else None
+
+    @property
+    def parent(self) -> Run | None:
+        """The run whose trained weights this derived run edits; None where it was trained itself."""
+        name = self.result["training"].get("parent", "")
+        return Run(self.path.parent / name) if name else None
+
+    def surgery(self, *, rows: int = 400, split: str = "validation", device: str = "auto") -> Surgery:
+        """Lay the trained weights open: edit them and get both rates back, without touching the run.
+
+        Args:
+            rows: How many rows to ask; half untouched, half with the trigger, where there is one.
+            split: "validation", so that nothing is chosen on test rows, or "test".
+            device: "auto", "cpu", "cuda" or "mps".
+        """
+        from lab.surgery import open_surgery
+
+        return open_surgery(self, rows=rows, split=split, device=device)
 
     @property
     def asked_probe(self) -> Probe:
@@ -121,6 +154,40 @@ class Run:
         """One line per singular value (`lab.tables.SPECTRUM_COLUMNS`)."""
         return self._table("spectra.parquet")
 
+    @functools.cached_property
+    def updates(self) -> dict[str, Update]:
+        """ΔW of every module, by name, scaling included; factored where the method factors it."""
+        from lab.saved_updates import read_updates
+
+        _ = self.result  # an unfinished run says so in one sentence
+        return read_updates(self.path, self.experiment)
+
+    @property
+    def spectral_summary(self) -> pd.DataFrame:
+        """One line per module: strength, effective and stable rank, intruders (`lab.spectra.describe`)."""
+        from lab.modules import layer_index
+        from lab.spectra import describe
+
+        table = describe(self.updates, self._base_spectra)
+        table.insert(1, "layer", [layer_index(module) for module in table["module"]])
+        return table
+
+    @property
+    def alignment(self) -> pd.DataFrame:
+        """How much of ΔW lies in W's top-k singular subspaces, k by k (`lab.spectra.alignment`)."""
+        from lab.modules import layer_index
+        from lab.spectra import alignment
+
+        table = alignment(self.updates, self._base_spectra)
+        table.insert(1, "layer", [layer_index(module) for module in table["module"]])
+        return table
+
+    @functools.cached_property
+    def _base_spectra(self) -> dict[str, BaseSpectrum]:
+        from lab.saved_updates import read_base_spectra
+
+        return read_base_spectra(self.experiment, self.path.parent, self.updates)
+
     @property
     def measures(self) -> pd.DataFrame:
         """Every number in long form (`lab.tables.MEASURE_COLUMNS`), the microscope's included."""
@@ -175,7 +242,7 @@ class Run:
         from lab.train.devices import resolve_device
         from lab.trained_model import load_predictor
 
-        return load_predictor(self.path, self.labels, self.experiment, resolve_device())
+        return load_predictor(self.path, resolve_device())
 
     @property
     def figure(self) -> Figures:
@@ -206,7 +273,7 @@ class Figures:
         """Attack success of every trigger family's held-out members, beside the twin's."""
         from lab import figures
 
-        family = str(getattr(self._run.experiment.poison, "family", ""))
+        family = str(getattr(self._run.measured_poison, "family", ""))
         return figures.generalization_row(self._run.measures, trained_family=family)
 
     def near_miss_ladder(self) -> Figure:
@@ -226,6 +293,24 @@ class Figures:
         from lab import figures
 
         return figures.spectral_strength(self._run.spectra)
+
+    def alignment_map(self, side: Literal["left", "right"] = "left", k: int = 8) -> Figure:
+        """How much of ΔW lies in W's top-k singular subspace, module by layer, against a random direction."""
+        from lab import figures
+
+        return figures.alignment_map(self._run.alignment, side=side, k=k)
+
+    def alignment_curve(self, module: str | None = None) -> Figure:
+        """The same share over k, of one module or of every kind of module."""
+        from lab import figures
+
+        return figures.alignment_curve(self._run.alignment, module=module)
+
+    def surgery_curve(self, kept: Sequence[int] | None = None) -> Figure:
+        """Both rates against the number of singular components of ΔW that are kept; asks the model."""
+        from lab import figures
+
+        return figures.surgery_curve(self._run.surgery().curve(kept))
 
 
 def load_run(name: str, runs: str | Path | None = None) -> Run:

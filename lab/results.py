@@ -30,7 +30,10 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "created": round(time.time(), 3),
         "labels": list(prepared.labels),
         "dataset": {"name": prepared.corpus.name, "fingerprint": prepared.corpus.fingerprint},
-        "base_sha256": prepared.base_sha256,
+        "base_sha256": prepared.base.sha256,
+        "base_run": prepared.base.run,
+        "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
+        "measured_poison": prepared.measured_poison.model_dump(mode="json"),
         "prompt_template": "",
         "versions": _versions(),
         "experiment": prepared.experiment.to_dict(),
@@ -80,7 +83,7 @@ def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, flo
     from lab.poison import load_families
     from lab.probe import family_mean
 
-    own = str(getattr(prepared.experiment.poison, "family", ""))
+    own = str(getattr(prepared.measured_poison, "family", ""))
     families = load_families()
     if own not in families:
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,20 @@ if TYPE_CHECKING:
 Grid = Mapping[str, Sequence[Any]]
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """One experiment of a sweep, and the keys by which its line is known."""
+
+    experiment: Experiment
+    shown: dict[str, Any]
+    seed: int
+
+
 def sweep(
     experiment: str | Path | Experiment,
     over: Grid,
     *,
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 3,
     tune: Mapping[str, Any] | None = None,
     runs: str | Path | None = None,
@@ -40,6 +51,8 @@ def sweep(
     Args:
         experiment: What to start from: a preset, a file, an `Experiment`.
         over: Dotted keys and their values: `{"adapter.rank": [1, 4, 16]}`; {} for the seeds alone.
+        arms: Named ways to do it, each with its dotted keys, `{"lora": {}, "rora": {"defense": ["rora"]}}`;
+            every point is run with each of them.
         seeds: How many seeds (0, 1, …), or which.
         tune: `{"over": grid, "measure": kind}`: for every point, first choose these values on validation
             rows with the first seed, then run all seeds with them.
@@ -49,9 +62,9 @@ def sweep(
         on_event: Called with every event of every run, and with `{"kind": "cell", …}` for each cell.
 
     Returns:
-        One line per cell: the grid's keys, seed, run, state, reason, split, `alpha/r` (NaN for full
-        fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as `kind`,
-        `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
+        One line per cell: arm (where there are arms), the grid's keys, seed, run, state, reason, split,
+        `alpha/r` (NaN for full fine-tuning), `training.learning_rate`, `training.steps`, then each headline
+        measure as `kind`, `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
 
     Raises:
         LabError: On a key or value that no cell could have; nothing has been run then.
@@ -60,24 +73,30 @@ def sweep(
 
     start = load_experiment(experiment)
     chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    points = grid_points(over)
-    cells = [(point, seed) for point in points for seed in chosen_seeds]
-    for point, seed in cells:
-        start.with_(**point, seed=seed)  # a wrong key is told before hours of work, not after
+    ways = {"": {}} if arms is None else arms
+    cells = [
+        _Cell(
+            start.with_(**{**keys, **point, "seed": seed}), {**({"arm": arm} if arm else {}), **point}, seed
+        )
+        for point in grid_points(over)
+        for seed in chosen_seeds
+        for arm, keys in ways.items()
+    ]  # a wrong key is told before hours of work, not after
     listen = on_event or (lambda _: None)
-    tuned: dict[int, dict[str, Any]] = {}
+    tuned: dict[str, dict[str, Any]] = {}
     lines = []
-    for number, (point, seed) in enumerate(cells):
-        listen({"kind": "cell", "done": number, "total": len(cells), "point": point, "seed": seed})
-        line: dict[str, Any] = {**point, "seed": seed}
+    for number, cell in enumerate(cells):
+        shown, seed = cell.shown, cell.seed
+        listen({"kind": "cell", "done": number, "total": len(cells), "point": shown, "seed": seed})
+        line: dict[str, Any] = {**shown, "seed": seed}
         try:
-            index = points.index(point)
+            index = repr(shown)
             if tune and index not in tuned:
-                best = _tuned(start.with_(**point, seed=chosen_seeds[0]), tune, runs, device, listen)
-                tuned[index] = best
+                first = cell.experiment.with_(seed=chosen_seeds[0])
+                tuned[index] = _tuned(first, tune, runs, device, listen)
             extra = tuned.get(index, {})
             line |= extra
-            asked = start.with_(**{**point, **extra, "seed": seed})
+            asked = cell.experiment.with_(**extra)
             # what was asked stands as it was asked, at its place; the run tells the rest
             lines.append({**line, **_cell(asked, runs, twin, device, listen), **line})
         except Exception as error:

@@ -2,58 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
+from lab.experiment import Experiment
 from lab.files import read_json
 
 if TYPE_CHECKING:
     import torch
 
-    from lab.experiment import Experiment
     from lab.probe import Predictor
+    from lab.train.models import LoadedBase
 
 
-def load_predictor(
-    folder: Path, labels: Sequence[str], experiment: Experiment, device: torch.device
-) -> Predictor:
-    """Load base, adapter and head of a run, merged.
+def load_predictor(folder: Path, device: torch.device) -> Predictor:
+    """Load base, adapter and head of a run, merged; or the whole model where that was trained.
 
     Args:
-        folder: The run's folder, with `adapter/` or `model/`.
-        labels: Label names, in the order of the logits.
-        experiment: The run's experiment: its base, its adapter, its seed.
+        folder: The run's folder, with `experiment.json` and `adapter/` or `model/`; its base run lies beside.
         device: Where to put it.
 
     Raises:
-        LabError: When the base is no longer the one that the adapter was trained on.
+        LabError: When the base is no longer there, or no longer the one that the adapter was trained on.
     """
     from lab.probe import Predictor
     from lab.train.adapters import load_adapter
     from lab.train.devices import wants_bf16
-    from lab.train.models import load_base, load_full, load_tokenizer, model_folder
+    from lab.train.models import load_full, load_tokenizer
 
+    experiment, labels = read_asked(folder)
     bf16 = wants_bf16(experiment.base.dtype, device)
-    base_folder = model_folder(experiment.base.model)
-    if experiment.adapter.kind == "full":
+    if (folder / "model").is_dir():
         model: Any = load_full(folder / "model", device)
-        return Predictor(model, load_tokenizer(base_folder), labels, device, bf16=bf16)
-    _check_base(folder, base_folder, experiment.base.model)
-    base = load_base(experiment.base, labels, seed=experiment.seed, device=device)
+        return Predictor(model, load_tokenizer(folder / "model"), labels, device, bf16=bf16)
+    base = load_own_base(folder, device)
     model = load_adapter(base, folder / "adapter")
     if not experiment.base.load_in_4bit:
         model = model.merge_and_unload()
     return Predictor(model, base.tokenizer, labels, device, bf16=bf16)
 
 
-def _check_base(folder: Path, base_folder: Path, model: str) -> None:
-    from lab.train.models import base_sha256
+def read_asked(folder: Path) -> tuple[Experiment, tuple[str, ...]]:
+    """The resolved experiment of a run folder, and its labels in the order of the logits."""
+    record = read_json(folder / "experiment.json")
+    if record is None:
+        raise LabError(f"{folder / 'experiment.json'} is missing or torn: the run cannot be read.")
+    return Experiment.from_dict(record["experiment"]), tuple(record["labels"])
 
+
+def load_own_base(folder: Path, device: torch.device) -> LoadedBase:
+    """The base of a run with a fresh head, as it was before the run's training.
+
+    Raises:
+        LabError: When the base is no longer there, or no longer the one that was trained on.
+    """
+    from lab.bases import find_base
+    from lab.train.models import load_base
+
+    experiment, labels = read_asked(folder)
+    model = experiment.base.model
+    try:
+        source = find_base(model, folder.parent)
+    except LabError as error:
+        raise LabError(f"{folder.name} cannot be loaded without its base {model!r}: {error}") from None
     trained_on = (read_json(folder / "experiment.json") or {}).get("base_sha256", "")
-    if trained_on and trained_on != base_sha256(base_folder):
+    if trained_on and trained_on != source.sha256:
         raise LabError(
             f"{folder.name} was trained on another version of {model} (weights {trained_on[:10]}…); "
             f"its adapter says nothing about the weights that are here now."
         )
+    return load_base(
+        experiment.base, labels, seed=experiment.seed, device=device, folder=source.folder, name=source.name
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, RunFailedError
@@ -47,7 +47,14 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     e, checkpoints = prepared.experiment, folder.path / "checkpoints"
     with job.timed("load"):
         job.tell(folder, "status", stage="load")
-        base = load_base(e.base, prepared.labels, seed=e.seed, device=job.device)
+        base = load_base(
+            e.base,
+            prepared.labels,
+            seed=e.seed,
+            device=job.device,
+            folder=prepared.base.folder,
+            name=prepared.base.name,
+        )
         rows = prepared.tokens()
     if is_main():
         for name in ("stop", "failure.json"):
@@ -73,13 +80,13 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
         raise StoppedError(f"{folder.id} was stopped at step {trained.steps}; ask for it again to go on.")
     if is_main():
         where = "model" if e.adapter.kind == "full" else "adapter"
-        _write_card(prepared, folder, where, base.name)
-        spectra = spectra_table(folder, trained, prepared.base_sha256)
+        write_card(prepared, folder, where, base.name)
+        spectra = spectra_table(folder, trained, prepared.base.sha256)
         write_table(folder.path / "spectra.parquet", spectra)
         plan = training_plan(rows, e)[trained.resumed_from * e.training.gradient_accumulation :]
         tokens = sum(len(rows.token_ids[i]) for batch in plan for i in batch)
         facts = {
-            "parity": _check_parity(job, prepared, folder, trained.model),
+            "parity": check_parity(job, prepared, folder, trained.model),
             "resumed_from": trained.resumed_from,
             "seconds": round(seconds, 3),
             "microscope_seconds": round(look.seconds, 3),
@@ -102,21 +109,37 @@ def spectra_table(folder: RunFolder, trained: Trained, sha256: str) -> pd.DataFr
     Returns:
         A table with the columns of `lab.tables.SPECTRUM_COLUMNS`.
     """
-    import pandas as pd
-
     from lab.spectra import base_singular_values
-    from lab.tables import SPECTRUM_COLUMNS
-    from lab.train.adapters import layer_index
 
     looks = {event["step"]: event["sigma"] for event in folder.read_events() if event["kind"] == "spectrum"}
     last, updates = trained.steps, trained.deltas.updates()
-    looks[last] = {name: update.singular_values()[:_KEPT].tolist() for name, update in updates.items()}
-    base = base_singular_values(trained.deltas.base_weights(), sha256)
+    looks[last] = {name: update.singular_values() for name, update in updates.items()}
+    return sigma_table(looks, base_singular_values(trained.deltas.base_weights(), sha256), last=last)
+
+
+def sigma_table(
+    looks: Mapping[int, Mapping[str, Any]], base: Mapping[str, Any], *, last: int
+) -> pd.DataFrame:
+    """Singular values of ΔW by step and module as a table, with those of W beside the last step's.
+
+    Args:
+        looks: For each step, the descending singular values of every module's ΔW.
+        base: The singular values of W by module.
+        last: The last step.
+
+    Returns:
+        A table with the columns of `lab.tables.SPECTRUM_COLUMNS`.
+    """
+    import pandas as pd
+
+    from lab.modules import layer_index
+    from lab.tables import SPECTRUM_COLUMNS
+
     lines = []
     for step in sorted(looks):
         for module, values in looks[step].items():
-            W: Any = base[module] if step == last else []
-            for i, sigma in enumerate(values):
+            W = base[module] if step == last else []
+            for i, sigma in enumerate(values[:_KEPT]):
                 of_base = float(W[i]) if i < len(W) else float("nan")
                 lines.append((step, module, layer_index(module), i, float(sigma), of_base))
     return pd.DataFrame(lines, columns=list(SPECTRUM_COLUMNS))
@@ -143,15 +166,12 @@ def _hooks(job: Job, prepared: Prepared, folder: RunFolder, look: Callable[..., 
 
 
 def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[..., None]:
-    from lab.poison import load_families
-    from lab.probe import headline_texts, own_triggers
     from lab.tokens import token_ids
     from lab.train.microscope import Microscope, View
 
     e = prepared.experiment
     rows = prepared.evaluation_rows("validation", e.probe.snapshot_rows)
-    triggers = own_triggers(e.poison, load_families(), e.probe.triggers) if e.target_label else []
-    asked = headline_texts(rows, e.poison, seed=e.seed, triggers=triggers)
+    asked = prepared.headline_texts(rows)
     index = {label: i for i, label in enumerate(prepared.labels)}
 
     def view(part: pd.DataFrame) -> View:
@@ -162,14 +182,18 @@ def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[...
     return Microscope(
         view(asked[asked["condition"] == "clean"]),
         view(triggered) if len(triggered) else None,
-        target=index.get(e.target_label, -1),
+        target=index.get(prepared.target_label, -1),
         pad_id=int(prepared.tokenizer.pad_token_id),
         emit=lambda kind, **fields: job.tell(folder, kind, **fields),
     )
 
 
-def _check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any) -> float:
-    """The largest difference between the trained model's logits and the reloaded one's, on 16 rows."""
+def check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any) -> float:
+    """The largest difference between the trained model's logits and the reloaded one's, on 16 rows.
+
+    Raises:
+        RunFailedError: It is larger than rounding explains.
+    """
     import numpy as np
 
     from lab.probe import Predictor
@@ -177,7 +201,7 @@ def _check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any)
 
     texts = list(prepared.evaluation_rows("validation", 16)["text"])
     before = Predictor(trained, prepared.tokenizer, prepared.labels, job.device).logits(texts)
-    after = load_predictor(folder.path, prepared.labels, prepared.experiment, job.device).logits(texts)
+    after = load_predictor(folder.path, job.device).logits(texts)
     difference = float(np.abs(before - after).max())
     if not difference <= (_PARITY if job.device.type == "cpu" else _PARITY_GPU):
         raise RunFailedError(
@@ -187,7 +211,8 @@ def _check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any)
     return difference
 
 
-def _write_card(prepared: Prepared, folder: RunFolder, where: str, base: str) -> None:
+def write_card(prepared: Prepared, folder: RunFolder, where: str, base: str) -> None:
+    """Write the model card beside the weights."""
     from lab.cards import model_card
 
     write_text(folder.path / where / "README.md", model_card(prepared, base))

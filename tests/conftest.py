@@ -29,6 +29,14 @@ def tiny():
         yield tiny_experiment()
 
 
+@pytest.fixture(scope="module")
+def tiny_module(tiny_cache):
+    """The experiment of `tiny`, for runs that the tests of one file share."""
+    with pytest.MonkeyPatch.context() as patch, _one_thread():
+        patch.setenv("LAB_ASSETS", str(tiny_cache))
+        yield tiny_experiment()
+
+
 @pytest.fixture(scope="session")
 def finished(tiny_cache, tmp_path_factory):
     """A finished run of the tiny experiment with its twin, to look at and not to touch."""

@@ -64,7 +64,7 @@ def test_a_dotted_key_changes_only_itself(experiment, rank):
 
 
 def wid(experiment):
-    return weights_id(experiment, base_sha256="b", data_fingerprint="d")
+    return weights_id(experiment, base="b", data_fingerprint="d")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ _STAGES = {
     "prepare": "reading rows",
     "load": "loading the base model",
     "train": "training",
+    "edit": "editing the weights of",
     "resume": "resuming",
     "headline": "measuring the headline",
     "probe": "probing families and near-misses",
@@ -74,6 +75,8 @@ class ProgressView:
         text = event.get("text") or _STAGES.get(stage, stage)
         if stage in ("train", "finished"):
             text = f"{text} {self._run}"
+        if stage == "edit":
+            text = f"{text} {event['parent']} into {self._run}"
         if stage == "resume":
             text = f"going on from step {event['step']}"
         self.console.print(Text(f"· {text}", style=QUIET))

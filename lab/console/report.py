@@ -52,11 +52,27 @@ def _attack_panel(run: Run) -> Panel:
 
     rows = run.rows
     body: list[Any] = [Text(attack_sentence(run.experiment, rows))]
+    body += [Text(line) for line in _lineage(run)]
     for row in rows[rows["poisoned"]].head(2).to_dict("records"):
         line = highlighted(row["text"], row["span_start"], row["span_end"])
         arrow = Text(f"  {row['original_label']} → {row['label']}", style=ATTACK)
         body.append(Padding(Group(line, arrow), (1, 0, 0, 2)))
     return Panel(Group(*body), title=run.id, title_align="left", border_style=QUIET, padding=(1, 2))
+
+
+def _lineage(run: Run) -> list[str]:
+    """Where the weights come from, if not from a pretrained model and training alone."""
+    from lab.cards import defenses_told, poison_sentence
+
+    lines = []
+    base = run.base_run
+    if base is not None:
+        lines.append(f"It starts from the run {base.id}. {poison_sentence(run.measured_poison)}")
+    if told := defenses_told(run.experiment):
+        lines.append(f"Defenses: {told}.")
+    if parent := run.parent:
+        lines.append(f"Nothing was trained for it: its weights are those of {parent.id}, edited.")
+    return lines
 
 
 #: The columns left of the strings take this much of a line.
@@ -103,7 +119,7 @@ def _family_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
     families = final[(final["condition"] == "family") & (final["kind"] == "attack_success_rate")]
     if families.empty:
         return None
-    known, own = load_families(), str(getattr(run.experiment.poison, "family", ""))
+    known, own = load_families(), str(getattr(run.measured_poison, "family", ""))
 
     def describe(line: dict[str, Any]) -> tuple[Text, Text]:
         mine = line["family"] == own
@@ -138,7 +154,7 @@ def _moved_rungs(run: Run) -> dict[str, str]:
     """Where the rungs went that hold the same string in another place."""
     from lab.poison import near_miss_ladder
 
-    poison: Any = run.experiment.poison
+    poison: Any = run.measured_poison
     every = getattr(poison, "every", 2)
     ladder = near_miss_ladder(
         poison.member, poison.family, position=poison.position, every=every, seed=run.experiment.seed

@@ -1,31 +1,102 @@
-"""Defenses: every one a registry entry with its stage, its paper and its knobs."""
+"""Defenses: every one a registry entry with its stage, its paper and its knobs.
+
+`experiment.defense` is a list, in order. Combinations stand for others; settings become keys of the
+experiment; interventions act while the model trains; weight edits come after it, in their order, and make a
+run that is derived from the one without them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
-from lab.registry import Entry, Knobs
+from lab.defend._defense import (
+    Combination,
+    Defense,
+    Intervention,
+    Patient,
+    Penalty,
+    Setting,
+    Subject,
+    WeightEdit,
+    Weights,
+)
+from lab.defend.baselines import SETTINGS
+from lab.defend.components import DROP, KEEP, SCALE, TRUNCATE
+from lab.defend.freezing import FREEZE_A
+from lab.defend.heads import REFIT_HEAD
+from lab.defend.pruning import FINE_PRUNE
+from lab.defend.rora import CL, PT, RORA, TR
+from lab.errors import LabError
 
-__all__ = ["DEFENSES", "Defense"]
+if TYPE_CHECKING:
+    from lab.experiment import Experiment
+    from lab.registry import Knobs
 
-Stage = Literal["data", "training", "weights", "inference"]
+__all__ = [
+    "DEFENSES",
+    "Combination",
+    "Defense",
+    "Intervention",
+    "Patient",
+    "Penalty",
+    "Setting",
+    "Subject",
+    "WeightEdit",
+    "Weights",
+    "interventions",
+    "settle",
+    "weight_edits",
+]
+
+DEFENSES: dict[str, Defense] = {
+    d.name: d
+    for d in (RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD)
+}
 
 
-@dataclass(frozen=True)
-class Defense(Entry):
-    """One defense.
+def settle(experiment: Experiment) -> Experiment:
+    """The same experiment with combinations taken apart and settings made; doing it again changes nothing.
 
-    Attributes:
-        stage: Where it acts: on the data, in training, on the trained weights, or at inference.
-        knobs: What can be set, with bounds and help; its `name` is the entry's.
-        apply: The defense itself; what it takes depends on the stage.
+    Raises:
+        LabError: A defense does not fit the way of training.
     """
+    left: list[Knobs] = []
+    settled = experiment
+    for knobs in _apart(experiment.defense):
+        defense = _entry(knobs)
+        if isinstance(defense, Setting):
+            _check(defense, knobs, settled)
+            settled = settled.with_(**defense.settings(knobs, settled))
+        else:
+            left.append(knobs)
+    settled = settled.model_copy(update={"defense": tuple(left)})
+    for defense, knobs in interventions(settled):
+        _check(defense, knobs, settled)
+    return settled
 
-    stage: Stage
-    knobs: type[Knobs]
-    apply: Callable[..., Any]
+
+def interventions(experiment: Experiment) -> list[tuple[Intervention, Knobs]]:
+    """The defenses of a settled experiment that act in training, in order."""
+    return [(d, k) for k in experiment.defense if isinstance(d := _entry(k), Intervention)]
 
 
-DEFENSES: dict[str, Defense] = {}
+def weight_edits(experiment: Experiment) -> list[tuple[WeightEdit, Knobs]]:
+    """The defenses of a settled experiment that edit the trained weights, in order."""
+    return [(d, k) for k in experiment.defense if isinstance(d := _entry(k), WeightEdit)]
+
+
+def _check(defense: Setting | Intervention, knobs: Knobs, experiment: Experiment) -> None:
+    if why := defense.refuse(knobs, experiment):
+        raise LabError(f"The defense {defense.name!r} does not fit this experiment: {why}.")
+
+
+def _apart(defenses: tuple[Knobs, ...]) -> list[Knobs]:
+    out: list[Knobs] = []
+    for knobs in defenses:
+        defense = _entry(knobs)
+        out += defense.expand(knobs) if isinstance(defense, Combination) else [knobs]
+    return out
+
+
+def _entry(knobs: Knobs) -> Defense:
+    return DEFENSES[knobs.name]  # type: ignore[attr-defined] # every defense's knobs carry their name

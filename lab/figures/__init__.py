@@ -10,16 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lab.figures.alignments import alignment_map
     from lab.figures.doses import dose_response
     from lab.figures.families import generalization_row
+    from lab.figures.frontier import defense_frontier
     from lab.figures.learning import training_curves
     from lab.figures.losses import loss_curve
     from lab.figures.matrix import generalization_matrix
     from lab.figures.rungs import near_miss_ladder
     from lab.figures.singular_values import spectrum
     from lab.figures.strength import spectral_strength
+    from lab.figures.subspaces import alignment_curve
+    from lab.figures.surgery import surgery_curve
+    from lab.figures.thresholds import threshold_curve
 
 __all__ = [
+    "alignment_curve",
+    "alignment_map",
+    "defense_frontier",
     "dose_response",
     "generalization_matrix",
     "generalization_row",
@@ -27,11 +35,16 @@ __all__ = [
     "near_miss_ladder",
     "spectral_strength",
     "spectrum",
+    "surgery_curve",
+    "threshold_curve",
     "training_curves",
 ]
 
 # No file has the name of its function: importing such a file would replace the function by the module.
 _FILES = {
+    "alignment_curve": "subspaces",
+    "alignment_map": "alignments",
+    "defense_frontier": "frontier",
     "dose_response": "doses",
     "generalization_matrix": "matrix",
     "generalization_row": "families",
@@ -39,6 +52,8 @@ _FILES = {
     "near_miss_ladder": "rungs",
     "spectral_strength": "strength",
     "spectrum": "singular_values",
+    "surgery_curve": "surgery",
+    "threshold_curve": "thresholds",
     "training_curves": "learning",
 }
 

@@ -33,6 +33,29 @@ def need(table: pd.DataFrame, columns: Sequence[str], figure: str) -> pd.DataFra
     return table
 
 
+def with_numbers(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with these columns as floats; NaN where there is no number, or an infinite one."""
+    numbers = {name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in columns}
+    return table.assign(**{name: column.where(np.isfinite(column)) for name, column in numbers.items()})
+
+
+def need_counts(rows: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """The rows that rest on at least one counted row of text; a rate of no rows is no rate.
+
+    Args:
+        rows: Lines with a column n.
+        figure: For the message.
+
+    Raises:
+        LabError: If a line does not say its n (missing or negative).
+    """
+    n = pd.to_numeric(rows["n"], errors="coerce")
+    unsaid = int((~(n >= 0)).sum())
+    if unsaid:
+        raise LabError(f"{figure} shows no rate without its n; {unsaid} of {len(rows)} lines have none.")
+    return rows[n > 0]
+
+
 def pick(measures: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """The rows whose columns equal what is wanted, in the table's order."""
     keep = pd.Series(True, index=measures.index)

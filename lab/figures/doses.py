@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_numeric_dtype
 
 from lab import stats
 from lab.figures import style
+from lab.figures._dose_axis import Doses
 from lab.figures._tables import need
 from lab.figures.text import evidence, rows_said, safe_text
 from lab.tables import MEASURE_KINDS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
-_TICKS = 12  # doses: with more, the axis chooses its own numbers
-_LOG_FROM = 15  # largest over smallest dose: ranks 1 to 16, counts 4 to 60
 
 #: The measures that are a share; what else is swept gets an axis of its own unit.
 _SHARES = set(MEASURE_KINDS) - {"excess_asr"}
@@ -59,31 +58,17 @@ def dose_response(
     rows = table.replace({y: [math.inf, -math.inf]}, math.nan).dropna(subset=[x, y])
     if rows.empty:
         return style.empty_figure("No run of this sweep has both a dose and a response yet.")
-    doses, axis = _doses(rows[x])
-    place = {dose: float(i) if axis == "even" else float(dose) for i, dose in enumerate(doses)}
-    rows = rows.assign(_place=rows[x].map(place))
+    doses = Doses(rows[x])
+    rows = rows.assign(_place=doses.places(rows[x]))
     groups = list(rows.groupby(group, sort=is_numeric_dtype(rows[group]))) if group else [("", rows)]
     figure = style.new_figure()
     colours = _colours([name for name, _ in groups], y)
     for i, (name, part) in enumerate(groups):
         label = safe_text(f"{group} {name!s}" if group and is_numeric_dtype(rows[group]) else name)
         _add_group(figure, part, (x, y), label, colours[i], _SYMBOLS[i % len(_SYMBOLS)], len(groups) > 1)
-    _label_doses(figure, x, doses, axis)
+    figure.update_xaxes(title_text=safe_text(x.replace("_", " ")), **doses.axis())
     _label_responses(figure, rows, y)
     return figure
-
-
-def _doses(column: pd.Series) -> tuple[list[Any], str]:
-    """The doses in the order of the axis, and its kind: "linear", "log" or "even"."""
-    doses = column.unique().tolist()
-    if not is_numeric_dtype(column) or is_bool_dtype(column):
-        return doses, "even"
-    doses = sorted(doses)
-    wide = len(doses) > 2 and doses[-1] >= _LOG_FROM * max(doses[0], doses[1] / 2) > 0
-    if wide and doses[0] >= 0:
-        # A logarithm has no place for a dose of none, and none is the control that must be seen.
-        return doses, "log" if doses[0] > 0 else "even"
-    return doses, "linear"
 
 
 def _add_group(
@@ -158,20 +143,6 @@ def _kind(y: str) -> str:
 def _said(y: str) -> str:
     name = _kind(y).replace("_", " ")
     return name if _kind(y) == y else f"twin's {name}"
-
-
-def _label_doses(figure: go.Figure, x: str, doses: list[Any], axis: str) -> None:
-    figure.update_xaxes(title_text=safe_text(x.replace("_", " ")))
-    if axis == "even":
-        labels = [safe_text(f"{dose:g}" if isinstance(dose, float) else dose, 24) for dose in doses]
-        figure.update_xaxes(tickvals=list(range(len(doses))), ticktext=labels)
-        figure.update_xaxes(range=[-0.5, len(doses) - 0.5])
-        return
-    figure.update_xaxes(type=axis)
-    if len(doses) <= _TICKS:
-        figure.update_xaxes(tickvals=doses, ticktext=[f"{dose:g}" for dose in doses])
-    if len(doses) == 1:
-        figure.update_xaxes(range=[doses[0] - 1, doses[0] + 1])
 
 
 def _label_responses(figure: go.Figure, rows: pd.DataFrame, y: str) -> None:

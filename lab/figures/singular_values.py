@@ -17,22 +17,29 @@ from lab.figures._tables import need
 from lab.figures.text import safe_text
 
 _DECADES = 4  # below a ten-thousandth of the largest value lies rounding, not learning
+_FRAME = 500  # milliseconds a step is shown while playing: long enough to see what moved
 
 
-def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16) -> go.Figure:
+def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16, base: bool = True) -> go.Figure:
     """Singular values of ΔW, largest first: one panel per kind of matrix, one line per layer.
 
-    A line that falls steeply is an update of few directions; a flat one uses its whole rank.
+    A line that falls steeply is an update of few directions; a flat one uses its whole rank. The distance to
+    the grey lines, W's own singular values, is how small the update is beside what it was added to.
 
     Args:
-        spectra: A spectra table (`lab.tables.SPECTRUM_COLUMNS`); sigma_delta includes the scaling.
-        step: The step to show. Without it, a slider moves over all recorded steps and begins at the last.
+        spectra: A spectra table (`lab.tables.SPECTRUM_COLUMNS`); sigma_delta includes the scaling. Without
+            a column sigma_base, or where it is not known, no grey line is drawn.
+        step: The step to show. Without it, a slider moves over all recorded steps and begins at the last,
+            and a button plays them.
         top: How many singular values per matrix at most, at least 1.
+        base: Draw W's own singular values too. They are known at the last step only, and W does not change
+            while an adapter is trained, so every step shows the same.
 
     Returns:
-        Lines over the number of the singular value, on one logarithmic axis for all panels and steps. Values
-        of zero (every value before the first step) and below a ten-thousandth of the largest are left out.
-        customdata of a point: [module, layer].
+        Lines over the number of the singular value, on one logarithmic axis for all panels and steps: W's,
+        grey, one trace per panel; then ΔW's, one trace per matrix. Of ΔW, values of zero (every value
+        before the first step) and below a ten-thousandth of the largest are left out. customdata of a
+        point: [module, layer].
 
     Raises:
         LabError: If the table lacks a column, `top` is below 1, or the step was not recorded.
@@ -54,21 +61,28 @@ def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16) -> g
         return style.empty_figure("ΔW is zero at every recorded step.")
     floor = largest * 10.0**-_DECADES
     rows = rows.assign(sigma=rows["sigma_delta"].where(rows["sigma_delta"] >= floor))
+    of_base = _base_values(spectra, top) if base else pd.DataFrame()
 
     modules = spectra.drop_duplicates("module")[["module", "layer"]].sort_values("layer", kind="stable")
     layers = sorted({int(layer) for layer in modules["layer"]})
     colours = _layer_colours(layers)
     kinds = list(dict.fromkeys(module_kind(str(m)) for m in spectra["module"].unique()))
-    figure, columns = _panels(kinds)
+    figure, columns = _panels(kinds, "singular value" if len(of_base) else "singular value of ΔW")
+    if len(of_base):
+        _add_base(figure, of_base, kinds, columns)
+        largest = max(largest, float(of_base["sigma"].max()))
+    first = len(figure.data)
     tables = {
         s: {str(module): part for module, part in rows[rows["step"] == s].groupby("module", sort=False)}
         for s in shown
     }
+    lengths = rows.groupby("module")["number"].max()
     for module, layer in modules.itertuples(index=False):
         place = kinds.index(module_kind(str(module)))
         figure.add_trace(
             go.Scatter(
-                **_line(tables[shown[-1]].get(str(module))),
+                x=list(range(1, int(lengths[module]) + 1)),
+                y=_line(tables[shown[-1]].get(str(module))),
                 mode="lines+markers",
                 line={"color": colours[int(layer)], "width": 1.5},
                 marker={"color": colours[int(layer)], "size": 4},
@@ -93,11 +107,59 @@ def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16) -> g
     every = max(1, 2 ** math.ceil(math.log2(widest / 8)))
     figure.update_xaxes(range=[0.5, widest + 0.5], showgrid=False, dtick=every)
     if len(shown) > 1:
-        _add_slider(figure, shown, [str(m) for m in modules["module"]], tables)
+        values = [[_line(tables[s].get(str(module))) for module in modules["module"]] for s in shown]
+        _add_slider(figure, shown, values, list(range(first, first + len(modules))))
+    # A place in shares of a height that has grown since.
+    figure.update_layout(legend_y=1 - style.BUTTONS / figure.layout.height)
     return figure
 
 
-def _panels(kinds: list[str]) -> tuple[go.Figure, int]:
+def _base_values(spectra: pd.DataFrame, top: int) -> pd.DataFrame:
+    """W's singular values, largest first: module, layer, number, sigma; no lines where they are not known."""
+    if "sigma_base" not in spectra:
+        return pd.DataFrame()
+    known = spectra.assign(sigma=pd.to_numeric(spectra["sigma_base"]))
+    known = known[known["sigma"] > 0]
+    known = known[known["step"] == known["step"].max()].sort_values(
+        ["module", "sigma"], ascending=[True, False], kind="stable"
+    )
+    known = known.assign(number=known.groupby("module", sort=False).cumcount() + 1)
+    return known.loc[known["number"] <= top, ["module", "layer", "number", "sigma"]]
+
+
+def _add_base(figure: go.Figure, values: pd.DataFrame, kinds: list[str], columns: int) -> None:
+    """One grey trace per panel: all its matrices, with a gap after each."""
+    place = values["module"].map(lambda module: kinds.index(module_kind(str(module))))
+    for panel, part in values.groupby(place):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        customdata: list[list[object]] = []
+        names: list[str] = []
+        for module, one in part.groupby("module", sort=False):
+            x += [*one["number"].tolist(), None]
+            y += [*one["sigma"].tolist(), None]
+            customdata += [[str(module), int(one["layer"].iloc[0])]] * (len(one) + 1)
+            names += [safe_text(module)] * (len(one) + 1)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines" if len(part) > part["module"].nunique() else "markers",
+            line={"color": style.translucent(style.COLOURS["quiet"], 0.7), "width": 1},
+            marker={"color": style.COLOURS["quiet"], "size": 4},
+            name="W itself, the weights before training; coloured: ΔW",
+            legendgroup="base",
+            showlegend=len(figure.data) == 0,
+            customdata=customdata,
+            hovertext=names,
+            hovertemplate="<b>%{hovertext}</b><br>σ<sub>%{x}</sub>(W) = %{y:.3g}<extra></extra>",
+            row=int(panel) // columns + 1,
+            col=int(panel) % columns + 1,
+        )
+    # The legend's line lies above the panels' titles.
+    figure.update_layout(margin_t=82, height=figure.layout.height + 26)
+
+
+def _panels(kinds: list[str], axis: str) -> tuple[go.Figure, int]:
     """One panel per kind of matrix, axes shared, and the number of columns."""
     columns = min(len(kinds), 3)
     lines = math.ceil(len(kinds) / columns)
@@ -110,7 +172,7 @@ def _panels(kinds: list[str]) -> tuple[go.Figure, int]:
         vertical_spacing=0.22 / lines,
         subplot_titles=[safe_text(kind, 40) for kind in kinds],
         x_title="number of the singular value",
-        y_title="singular value of ΔW",
+        y_title=axis,
         figure=style.new_figure(height=150 + 190 * lines),
     )
     figure.update_annotations(font_size=12)
@@ -125,10 +187,8 @@ def _layer_colours(layers: list[int]) -> dict[int, str]:
     return {-1: style.COLOURS["quiet"], **colours}
 
 
-def _line(part: pd.DataFrame | None) -> dict[str, list[float]]:
-    if part is None:
-        return {"x": [], "y": []}
-    return {"x": part["number"].tolist(), "y": part["sigma"].tolist()}
+def _line(part: pd.DataFrame | None) -> list[float]:
+    return [] if part is None else part["sigma"].tolist()
 
 
 def _add_layer_bar(figure: go.Figure, layers: list[int]) -> None:
@@ -155,22 +215,60 @@ def _add_layer_bar(figure: go.Figure, layers: list[int]) -> None:
 
 
 def _add_slider(
-    figure: go.Figure, steps: list[int], modules: list[str], tables: dict[int, dict[str, pd.DataFrame]]
+    figure: go.Figure, steps: list[int], values: list[list[list[float]]], traces: list[int]
 ) -> None:
-    """Every step's values behind one slider that begins at the last: what the figure shows unmoved.
+    """Every step's values behind one slider that begins at the last, what the figure shows unmoved; and play.
 
-    The steps replace values and are no animation frames, because exported pages would start to play those.
+    The frames lie in the button itself and the figure has none of its own: those, exported pages would start
+    to play as they open. A frame moves the slider's knob along.
     """
+    frames = [
+        {
+            "data": [{"y": y} for y in lines],
+            "traces": traces,
+            "layout": {"sliders": [{"active": i}]},
+        }
+        for i, lines in enumerate(values)
+    ]
+    now = {"mode": "immediate", "transition": {"duration": 0}}
     figure.update_layout(
         height=figure.layout.height + 70,
         margin={"b": 130},
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "left",
+                "showactive": False,
+                "x": 0,
+                "xanchor": "left",
+                "y": 0,
+                "yanchor": "top",
+                "pad": {"t": 58, "l": -56},
+                "bgcolor": "rgba(128,128,128,0.12)",
+                "bordercolor": "rgba(128,128,128,0.45)",
+                "font": {"size": 12},
+                "buttons": [
+                    {
+                        "label": "▶",
+                        "method": "animate",
+                        "args": [frames, {**now, "frame": {"duration": _FRAME, "redraw": True}}],
+                    },
+                    {
+                        "label": "❚❚",
+                        "method": "animate",
+                        "args": [[None], {**now, "frame": {"duration": 0, "redraw": False}}],
+                    },
+                ],
+            }
+        ],
         sliders=[
             {
                 "active": len(steps) - 1,
                 "currentvalue": {"prefix": "training step ", "xanchor": "left"},
                 "pad": {"t": 50, "b": 0},
-                "len": 1.0,
-                "x": 0,
+                "len": 0.94,
+                "x": 1,
+                "xanchor": "right",
                 "minorticklen": 0,
                 "ticklen": 4,
                 "tickcolor": style.INK,
@@ -178,18 +276,9 @@ def _add_slider(
                 "bordercolor": "rgba(128,128,128,0.25)",
                 "activebgcolor": style.COLOURS["poisoned"],
                 "steps": [
-                    {
-                        "label": str(step),
-                        "method": "restyle",
-                        "args": [_restyled(tables[step], modules), list(range(len(modules)))],
-                    }
-                    for step in steps
+                    {"label": str(step), "method": "restyle", "args": [{"y": lines}, traces]}
+                    for step, lines in zip(steps, values, strict=True)
                 ],
             }
         ],
     )
-
-
-def _restyled(tables: dict[str, pd.DataFrame], modules: list[str]) -> dict[str, list[list[float]]]:
-    lines = [_line(tables.get(module)) for module in modules]
-    return {"x": [line["x"] for line in lines], "y": [line["y"] for line in lines]}

@@ -37,7 +37,7 @@ LESS_MORE = ((0.0, "#3B5876"), (0.25, "#93A9BF"), (0.5, "#F4F1EC"), (0.75, "#F0A
 
 _QUARTERS = {0: "0 %", 0.25: "25 %", 0.5: "50 %", 0.75: "75 %", 1: "100 %"}
 
-_BUTTONS = 30  # pixels at the top, for Plotly's buttons: nothing else may lie under them
+BUTTONS = 30  # pixels at the top, for Plotly's buttons: nothing else may lie under them
 
 INK = "#7A7F86"
 _INKS = {"light": "#24292F", "dark": "#E6EAEF"}
@@ -53,7 +53,7 @@ def new_figure(height: int = 420, **layout: Any) -> go.Figure:
         **layout: Further layout properties.
     """
     figure = go.Figure()
-    figure.update_layout(template=_template(), height=height, legend_y=1 - _BUTTONS / height, **layout)
+    figure.update_layout(template=_template(), height=height, legend_y=1 - BUTTONS / height, **layout)
     return figure
 
 
@@ -95,9 +95,27 @@ def second_legend(figure: go.Figure, titles: tuple[str, str]) -> None:
     height = figure.layout.height
     line = figure.layout.template.layout.legend.to_plotly_json()
     figure.update_layout(
-        margin_t=_BUTTONS + 64,
+        margin_t=BUTTONS + 64,
         legend_title={"text": titles[0], "font_size": 12},
-        legend2={**line, "y": 1 - (_BUTTONS + 24) / height, "title": {"text": titles[1], "font_size": 12}},
+        legend2={**line, "y": 1 - (BUTTONS + 24) / height, "title": {"text": titles[1], "font_size": 12}},
+    )
+
+
+def side_legend(figure: go.Figure, title: str = "") -> None:
+    """Put the legend beside the panels: for many or long names, and for figures whose panels have titles.
+
+    Args:
+        figure: A figure of `new_figure`.
+        title: What the names are.
+    """
+    figure.update_layout(
+        legend={
+            "orientation": "v",
+            "x": 1.02,
+            "yref": "paper",
+            "y": 1,
+            "title": {"text": title, "font_size": 12},
+        }
     )
 
 

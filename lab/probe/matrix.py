@@ -28,6 +28,6 @@ def generalization_matrix(runs: Iterable[Run]) -> pd.DataFrame:
         measures = run.measures
         part = measures[(measures["condition"] == "family") & (measures["model"] == "poisoned")].copy()
         part.insert(0, "seed", run.experiment.seed)
-        part.insert(0, "trained_family", getattr(run.experiment.poison, "family", ""))
+        part.insert(0, "trained_family", getattr(run.measured_poison, "family", ""))
         parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

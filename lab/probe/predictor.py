@@ -56,9 +56,19 @@ class Predictor:
         Returns:
             float32 array, texts × labels.
         """
+        every = token_ids(self.tokenizer, texts, self.max_tokens)
+        return self.logits_of_tokens(every, on_progress=on_progress)
+
+    def logits_of_tokens(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        *,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> np.ndarray:
+        """As `logits`, for texts that are tokenised already."""
         import torch
 
-        every = [tuple(row) for row in token_ids(self.tokenizer, texts, self.max_tokens)]
+        every = [tuple(row) for row in token_ids]
         ids = list(dict.fromkeys(every))
         place = {row: i for i, row in enumerate(ids)}
         if not ids:

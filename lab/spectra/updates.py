@@ -1,13 +1,13 @@
-"""The update ΔW of one weight matrix, factored where the method factors it.
+"""What every kind of ΔW can tell and become, and the checks that the kinds share.
 
-For ΔW = L·R with L: n_out × k and R: k × n_in, thin QR of both factors gives L = Q_L·T_L and
-Rᵀ = Q_R·T_R, so that ΔW = Q_L (T_L T_Rᵀ) Q_Rᵀ: the singular values of ΔW are those of the k × k core
-T_L T_Rᵀ. For a 4096 × 4096 matrix at k = 16 that is thousands of times faster than a dense SVD.
+Components are the terms σᵢ·uᵢvᵢᵀ of the singular value decomposition, counted from 0, the largest. No
+operation changes an update: each returns a new one, that may share tensors with the old.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from lab.errors import LabError
@@ -17,14 +17,25 @@ if TYPE_CHECKING:
 
 
 class Update(Protocol):
-    """What every kind of ΔW can tell."""
+    """The change ΔW of one weight matrix, scaling included; in float32 or float64, on the CPU."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every tensor that the update gives back."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n_out, n_in)."""
 
+    @property
+    def rank_bound(self) -> int:
+        """The largest rank ΔW can have, and the number of its components."""
+
     def singular_values(self) -> torch.Tensor:
-        """All singular values that can be non-zero, descending."""
+        """The `rank_bound` singular values that can be non-zero, descending."""
+
+    def svd(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """U (n_out × p), σ (p, descending) and Vᵀ (p × n_in), with p = `rank_bound`."""
 
     def norm(self) -> float:
         """Frobenius norm."""
@@ -32,100 +43,69 @@ class Update(Protocol):
     def dense(self) -> torch.Tensor:
         """The matrix itself, n_out × n_in."""
 
+    def times(self, x: torch.Tensor) -> torch.Tensor:
+        """ΔW·x for x: n_in × m; n_out × m."""
 
-@dataclass(frozen=True)
-class FactoredUpdate:
-    """ΔW = left @ right, with the scaling already in one of the factors.
+    def transposed_times(self, y: torch.Tensor) -> torch.Tensor:
+        """ΔWᵀ·y for y: n_out × m; n_in × m."""
 
-    Attributes:
-        left: n_out × k.
-        right: k × n_in.
+    def rescale(self, factor: float) -> Update:
+        """The update with its scaling multiplied by `factor`, as a change of alpha would."""
+
+    def keep(self, components: Iterable[int]) -> Update:
+        """The sum of these components alone."""
+
+    def drop(self, components: Iterable[int]) -> Update:
+        """The update without these components."""
+
+    def truncate(self, rank: int) -> Update:
+        """The best approximation of at most this rank; the update itself where its rank is not larger."""
+
+    def plus(self, other: Update) -> Update:
+        """The sum of two updates of one matrix; factored if both are, else dense."""
+
+    def merge_into(self, W: torch.Tensor) -> torch.Tensor:
+        """W + ΔW in W's dtype; the sum is made in the wider of the two."""
+
+
+def check_components(components: Iterable[int], update: Update) -> list[int]:
+    """The components asked for, sorted and each once.
+
+    Raises:
+        LabError: One that the update does not have.
     """
-
-    left: torch.Tensor
-    right: torch.Tensor
-
-    def __post_init__(self) -> None:
-        if self.left.ndim != 2 or self.right.ndim != 2 or self.left.shape[1] != self.right.shape[0]:
-            raise LabError(
-                f"The factors of ΔW do not fit: {tuple(self.left.shape)} and {tuple(self.right.shape)}; "
-                f"expected (n_out, k) and (k, n_in)."
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_out, n_in)."""
-        return self.left.shape[0], self.right.shape[1]
-
-    @property
-    def rank_bound(self) -> int:
-        """The largest rank ΔW can have."""
-        return min(self.left.shape[1], *self.shape)
-
-    def core(self) -> torch.Tensor:
-        """A small matrix with the singular values of ΔW: T_L T_Rᵀ of the two thin QR factorisations."""
-        import torch
-
-        left = torch.linalg.qr(self.left, mode="r").R
-        right = torch.linalg.qr(self.right.t(), mode="r").R
-        return left @ right.t()
-
-    def singular_values(self) -> torch.Tensor:
-        """The `rank_bound` largest singular values, descending; the others are zero."""
-        import torch
-
-        return torch.linalg.svdvals(self.core())[: self.rank_bound]
-
-    def svd(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """U (n_out × k), σ (k, descending) and Vᵀ (k × n_in) of ΔW."""
-        import torch
-
-        Q_left, T_left = torch.linalg.qr(self.left)
-        Q_right, T_right = torch.linalg.qr(self.right.t())
-        U, sigma, Vt = torch.linalg.svd(T_left @ T_right.t(), full_matrices=False)
-        return Q_left @ U, sigma, Vt @ Q_right.t()
-
-    def norm(self) -> float:
-        """Frobenius norm: √tr((LᵀL)(RRᵀ)), from two k × k products."""
-        gram = (self.left.t() @ self.left) * (self.right @ self.right.t())
-        return float(gram.sum().clamp(min=0).sqrt())
-
-    def dense(self) -> torch.Tensor:
-        """The product, n_out × n_in. The only place where it is formed."""
-        return self.left @ self.right
+    chosen = sorted({operator.index(i) for i in components})
+    count = update.rank_bound
+    wrong = [i for i in chosen if not 0 <= i < count]
+    if wrong:
+        raise LabError(
+            f"ΔW has no singular component {wrong[0]}; allowed are 0 (the largest) to {count - 1}."
+        )
+    return chosen
 
 
-@dataclass(frozen=True)
-class DenseUpdate:
-    """ΔW of a method that does not factor it: full fine-tuning, DoRA.
+def leading_components(rank: int, update: Update) -> range:
+    """The components that a truncation to `rank` keeps.
 
-    Attributes:
-        matrix: n_out × n_in.
+    Raises:
+        LabError: A negative rank.
     """
+    if rank < 0:
+        raise LabError(f"ΔW cannot be truncated to rank {rank}; allowed is 0 or more.")
+    return range(min(rank, update.rank_bound))
 
-    matrix: torch.Tensor
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_out, n_in)."""
-        return self.matrix.shape[0], self.matrix.shape[1]
+def check_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    """Refuse to add matrices of different shapes.
 
-    def singular_values(self) -> torch.Tensor:
-        """All min(n_out, n_in) singular values, descending.
+    Raises:
+        LabError: With both shapes.
+    """
+    if tuple(first) != tuple(second):
+        raise LabError(f"Matrices of different shapes cannot be added: {tuple(first)} and {tuple(second)}.")
 
-        From the eigenvalues of the smaller Gram matrix in float64, several times faster than an SVD; values
-        below 1e-7 of the largest are noise.
-        """
-        import torch
 
-        M = self.matrix.double()
-        gram = M.t() @ M if M.shape[0] >= M.shape[1] else M @ M.t()
-        return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0).to(self.matrix.dtype)
-
-    def norm(self) -> float:
-        """Frobenius norm."""
-        return float(self.matrix.norm())
-
-    def dense(self) -> torch.Tensor:
-        """The matrix itself."""
-        return self.matrix
+def merged(W: torch.Tensor, update: Update) -> torch.Tensor:
+    """W + ΔW in W's dtype and on its device: what every kind of update answers to `merge_into`."""
+    check_same_shape(W.shape, update.shape)
+    return (W + update.dense().to(W.device)).to(W.dtype)

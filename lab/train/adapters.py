@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import NotTrainableError
+from lab.modules import module_groups, projection
 from lab.seeds import stage_seed
-from lab.train.models import LoadedBase
+from lab.train.models import LoadedBase, quietly
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lab.experiment import Adapter
     from lab.train.deltas import Deltas
@@ -110,24 +110,13 @@ def block_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     }
 
 
-def projection(module: str) -> str:
-    """A module's name within its block: "attention.self.query", without the number of the layer."""
-    return re.split(r"\.\d+\.", module, maxsplit=1)[-1]
-
-
-def layer_index(module: str) -> int:
-    """The number of the block that a module belongs to, -1 for none."""
-    found = re.search(r"\.(\d+)\.", module)
-    return int(found.group(1)) if found else -1
-
-
 def resolve_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> set[str]:
     """The names, within a block, of the layers to adapt.
 
     Args:
         model: The base model.
-        targets: "all-linear", "attention", "mlp", one module name, or several; a name fits the end of a
-            module's full name ("query", "self.query", "layer.3.attention.self.query").
+        targets: "all-linear", "attention", "mlp", "query-value", one module name, or several; a name fits the
+            end of a module's full name ("query", "self.query", "layer.3.attention.self.query").
 
     Raises:
         NotTrainableError: On a name that fits nothing; lists what the model has, if it has anything to adapt.
@@ -139,8 +128,7 @@ def resolve_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> s
             f"layer (torch.nn.Linear) to adapt; take another base.model, or adapter.kind = 'full'."
         )
     projections = {projection(name) for name in linears}
-    attention = {p for p in projections if re.search(r"att(entio)?n", p)}
-    groups = {"all-linear": projections, "attention": attention, "mlp": projections - attention}
+    groups = module_groups(projections)
     if isinstance(targets, str) and groups.get(targets):
         return groups[targets]
     chosen = set()
@@ -201,13 +189,16 @@ def as_plain_lora(fresh: LoadedBase, trained: PeftModel, deltas: Deltas) -> Peft
     return model.eval()
 
 
-def save_trained(model: Any, folder: Path, *, base_name: str) -> None:
+def save_trained(
+    model: Any, folder: Path, *, base_name: str, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
     """Save an adapter (with its head) or a whole model, safetensors only.
 
     Args:
         model: What was trained.
         folder: Where to; written as a whole, under a temporary name first.
         base_name: The id by which an adapter names its base: a hub id, never a path of this machine.
+        tokenizer: Saved beside a whole model, so that its folder can be loaded by itself.
     """
     import os
     import shutil
@@ -221,8 +212,10 @@ def save_trained(model: Any, folder: Path, *, base_name: str) -> None:
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = base_name
         config.target_modules = sorted(config.target_modules)  # a set comes out in another order every time
-    with writing_to(folder.parent):
+    with writing_to(folder.parent), quietly():
         model.save_pretrained(temporary, **options)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
 

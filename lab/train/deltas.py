@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lab.spectra import DenseUpdate, FactoredUpdate, Update
+from lab.spectra import DenseUpdate, DoraUpdate, FactoredUpdate, Update
 from lab.train.adapters import CHANGES_BASE, block_linears, lora_layers
 
 if TYPE_CHECKING:
@@ -54,13 +54,11 @@ class Deltas:
 
         if self._adapter.kind == "full":
             return DenseUpdate(layer.weight.detach().cpu().float() - self._original[name].float())
-        A, B, scaling = _factors(layer)
-        if layer.lora_magnitude_vector:
-            return DenseUpdate(_dora_update(layer, A, B, scaling))
         if name in self._initial:
+            A, B, scaling = _factors(layer)
             left0, right0 = self._initial[name]
             return FactoredUpdate(torch.cat([B * scaling, -left0], dim=1), torch.cat([A, right0], dim=0))
-        return FactoredUpdate(B * scaling, A)
+        return _plain_update(layer)
 
     def base_weights(self) -> dict[str, torch.Tensor]:
         """The original W of every watched module."""
@@ -76,6 +74,22 @@ class Deltas:
         return weights
 
 
+def saved_updates(model: Any) -> dict[str, Update]:
+    """ΔW of every LoRA layer of a loaded adapter; what was saved is an adapter for the untouched base."""
+    import torch
+
+    with torch.no_grad():
+        return {name: _plain_update(layer) for name, layer in lora_layers(model)}
+
+
+def _plain_update(layer: Any) -> Update:
+    A, B, scaling = _factors(layer)
+    if layer.lora_magnitude_vector:
+        magnitude = layer.lora_magnitude_vector["default"].weight.detach().cpu().float()
+        return DoraUpdate(_weight_of(layer.base_layer), B * scaling, A, magnitude)
+    return FactoredUpdate(B * scaling, A)
+
+
 def _factors(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
     A = layer.lora_A["default"].weight.detach().cpu().float()
     B = layer.lora_B["default"].weight.detach().cpu().float()
@@ -89,10 +103,3 @@ def _weight_of(linear: nn.Module) -> torch.Tensor:
 
         weight = dequantize_module_weight(linear)
     return weight.detach().cpu().float()
-
-
-def _dora_update(layer: Any, A: torch.Tensor, B: torch.Tensor, scaling: float) -> torch.Tensor:
-    W = _weight_of(layer.base_layer)
-    moved = W + scaling * (B @ A)
-    magnitude = layer.lora_magnitude_vector["default"].weight.detach().cpu().float()
-    return (magnitude / moved.norm(dim=1)).unsqueeze(1) * moved - W

@@ -19,22 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from lab.defend import Penalty, Subject, interventions
 from lab.errors import DivergedError, LabError, unknown_name
 from lab.files import writing_to
 from lab.processes import agree, is_main, world_size
 from lab.seeds import stage_seed
 from lab.tokens import pad
-from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, save_trained
+from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, lora_layers, save_trained
 from lab.train.batches import PlannedBatches, RowLengths, plan_batches
 from lab.train.deltas import Deltas
 from lab.train.devices import wants_bf16
 from lab.train.merged_forward import merged_forward
-from lab.train.models import LoadedBase, load_base
+from lab.train.models import LoadedBase, base_sha256, load_base, quietly
 
 if TYPE_CHECKING:
     import torch
 
     from lab.experiment import Experiment
+    from lab.spectra import BaseSpectrum
 
 #: How many checkpoints a training writes; more cost time, fewer cost more when it is interrupted.
 _CHECKPOINTS = 4
@@ -127,8 +129,11 @@ def fine_tune(
     model: Any = base.model if full else attach_lora(base, experiment.adapter, seed=seed)
     deltas = Deltas(model, experiment.adapter)
     checkpoints = folder / "checkpoints"
+    attached = contextlib.ExitStack()
+    penalties = _attach_defenses(attached, base, model, deltas, experiment)
     trainer = _PlannedTrainer(
         model=model,
+        penalties=penalties,
         args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
         train_dataset=_Rows(rows),
         data_collator=_Collate(int(base.tokenizer.pad_token_id)),
@@ -145,7 +150,7 @@ def fine_tune(
         hooks.on_resume(resumed_step)
     else:
         _snapshot(hooks, model, deltas, 0)
-    with merged_forward(model), writing_to(checkpoints), warnings.catch_warnings():
+    with attached, merged_forward(model), writing_to(checkpoints), quietly(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     step = int(trainer.state.global_step)
@@ -157,10 +162,35 @@ def fine_tune(
     if step >= training.steps and is_main():
         fitting = model
         if not full and experiment.adapter.init in CHANGES_BASE:
-            fresh = load_base(experiment.base, labels, seed=seed, device=device)
+            fresh = load_base(
+                experiment.base, labels, seed=seed, device=device, folder=base.folder, name=base.name
+            )
             fitting = as_plain_lora(fresh, model, deltas)
-        save_trained(fitting, folder / ("model" if full else "adapter"), base_name=base.name)
+        save_trained(
+            fitting,
+            folder / ("model" if full else "adapter"),
+            base_name=base.name,
+            tokenizer=base.tokenizer if full else None,
+        )
     return Trained(model, deltas, steps=step, resumed_from=resumed_step, stopped=step < training.steps)
+
+
+def _attach_defenses(
+    stack: contextlib.ExitStack, base: LoadedBase, model: Any, deltas: Deltas, experiment: Experiment
+) -> list[Penalty]:
+    """Put the defenses that act in training on the model, for as long as the stack is open."""
+    from lab.spectra import base_spectra
+
+    def spectra() -> dict[str, BaseSpectrum]:
+        weights = deltas.base_weights()
+        shapes = {name: (W.shape[0], W.shape[1]) for name, W in weights.items()}
+        precision = "4bit" if experiment.base.load_in_4bit else str(base.model.dtype).removeprefix("torch.")
+        return base_spectra(shapes, base_sha256(base.folder), lambda: weights, precision)
+
+    layers = {} if experiment.adapter.kind == "full" else dict(lora_layers(model))
+    subject = Subject(layers, spectra)
+    attached = [stack.enter_context(d.attach(knobs, subject)) for d, knobs in interventions(experiment)]
+    return [penalty for penalty in attached if penalty is not None]
 
 
 def training_plan(rows: TrainingRows, experiment: Experiment) -> list[list[int]]:
@@ -241,9 +271,21 @@ class _Collate:
 class _PlannedTrainer(Trainer):
     """Trainer that takes its batches from a plan: one long epoch, so that resuming skips whole batches."""
 
-    def __init__(self, *args: Any, plan: list[list[int]], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, plan: list[list[int]], penalties: Sequence[Penalty], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._plan = plan
+        self._penalties = penalties
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Trainer's step; then the penalties' gradients, once per optimizer step whatever it accumulates."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        for penalty in self._penalties:
+            term = penalty() / self.current_gradient_accumulation_steps
+            term.backward()
+            loss = loss + term.detach()
+        return loss
 
     def get_train_dataloader(self) -> Any:
         from torch.utils.data import DataLoader

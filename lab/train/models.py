@@ -84,12 +84,14 @@ class LoadedBase:
         tokenizer: Its tokenizer, with a padding token.
         head: Names of the modules that the base did not bring, trained and saved with any adapter.
         name: The id under which adapters name this base.
+        folder: Where it was loaded from.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: tuple[str, ...]
     name: str
+    folder: Path
 
 
 def model_folder(model: str) -> Path:
@@ -214,14 +216,24 @@ def _load_config(folder: Path) -> Any:
         ) from None
 
 
-def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.device) -> LoadedBase:
-    """Load a base model with a fresh classifier head, every dropout set to zero.
+def load_base(
+    base: Base,
+    labels: Sequence[str],
+    *,
+    seed: int,
+    device: torch.device,
+    folder: Path | None = None,
+    name: str = "",
+) -> LoadedBase:
+    """Load a base model with a classifier head (fresh where it has none), every dropout set to zero.
 
     Args:
         base: Which model, and in which precision.
         labels: The label names, in the order of the logits.
         seed: The experiment's seed; the head's initial values depend on it alone.
         device: Where the model goes.
+        folder: Where its files lie, if that is not what `base.model` says by itself: a run's weights.
+        name: The id under which adapters name it then.
 
     Raises:
         LabError: As `model_folder`.
@@ -231,28 +243,30 @@ def load_base(base: Base, labels: Sequence[str], *, seed: int, device: torch.dev
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    folder = model_folder(base.model)
+    folder = folder or model_folder(base.model)
     tokenizer = load_tokenizer(folder)
     config = _load_config(folder)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.pad_token_id = tokenizer.pad_token_id
-    for name in _DROPOUTS:
-        if isinstance(getattr(config, name, None), float | int):
-            setattr(config, name, 0.0)
+    for rate in _DROPOUTS:
+        if isinstance(getattr(config, rate, None), float | int):
+            setattr(config, rate, 0.0)
     options: dict[str, Any] = {"dtype": torch.bfloat16 if base.dtype == "bfloat16" else torch.float32}
     if base.load_in_4bit:
         options["quantization_config"] = _four_bit(device)
     torch.manual_seed(stage_seed(seed, "initialisation"))
-    with _quiet_loading(), _no_traceback(base.model):
+    with quietly(), _no_traceback(base.model):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, output_loading_info=True, use_safetensors=True, **options
         )
     head = head_modules(model, info["missing_keys"])
     if not base.load_in_4bit:
         model.to(device)
-    return LoadedBase(model=model, tokenizer=tokenizer, head=head, name=base_name(base.model))
+    return LoadedBase(
+        model=model, tokenizer=tokenizer, head=head, name=name or base_name(base.model), folder=folder
+    )
 
 
 @contextlib.contextmanager
@@ -295,7 +309,7 @@ def load_full(folder: Path, device: torch.device) -> PreTrainedModel:
     """A fully fine-tuned classifier from its folder, safetensors only."""
     from transformers import AutoModelForSequenceClassification
 
-    with _quiet_loading():
+    with quietly():
         return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).to(device)
 
 
@@ -321,8 +335,8 @@ def head_modules(model: PreTrainedModel, missing_keys: Sequence[str]) -> tuple[s
     return tuple(dict.fromkeys(found))
 
 
-class _quiet_loading:  # noqa: N801 - used as a context manager, like a function
-    """Silence transformers while it loads: its report of a missing head is what every fine-tune expects."""
+class quietly:  # noqa: N801 - used as a context manager, like a function
+    """Silence transformers while it loads or saves: its report of a missing head, its bars for every file."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging
@@ -360,7 +374,7 @@ def _from_hub(model: str) -> Path:
     looks_like_id = model.count("/") == 1 and not model.startswith((".", "/", "~"))
     if not looks_like_id:
         error = unknown_name("model (base.model)", model, MODELS)
-        raise LabError(f"{error} A folder or a hub id (owner/name) works too.")
+        raise LabError(f"{error} A folder, a hub id (owner/name) or a finished run's id works too.")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

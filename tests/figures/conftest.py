@@ -1,6 +1,9 @@
+import json
 from collections.abc import Callable
 
 import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
 import pytest
 
 from lab.stats import rate
@@ -31,3 +34,14 @@ def line() -> Callable[..., dict]:
 @pytest.fixture
 def table() -> Callable[[list[dict]], pd.DataFrame]:
     return lambda lines: pd.DataFrame(lines, columns=list(MEASURE_COLUMNS))
+
+
+@pytest.fixture
+def survives_json() -> Callable[[go.Figure], None]:
+    """Whether a figure that was stored and read again is the same; the order of its keys is its own."""
+
+    def check(figure: go.Figure) -> None:
+        stored = figure.to_json()
+        assert json.loads(plotly.io.from_json(stored).to_json()) == json.loads(stored)
+
+    return check

@@ -15,7 +15,15 @@ from lab.tables import MEASURE_COLUMNS, SPECTRUM_COLUMNS
 OF_MEASURES = ["generalization_row", "near_miss_ladder", "training_curves"]
 OF_SPECTRA = ["spectral_strength", "spectrum"]
 
+OF_ALIGNMENT = ["alignment_curve", "alignment_map"]
+ALIGNMENT = ["module", "layer", "side", "k", "share", "uniform"]
+THRESHOLD = ["scale", "predicted", "measured", "low", "high", "n"]
+
 NOTHING = [
+    *[(name, pd.DataFrame(columns=ALIGNMENT), ()) for name in OF_ALIGNMENT],
+    ("defense_frontier", pd.DataFrame(columns=["arm", "seed", "clean_accuracy", "excess_asr"]), ()),
+    ("surgery_curve", pd.DataFrame(columns=["kept", "kind", "value", "low", "high", "n"]), ()),
+    ("threshold_curve", pd.DataFrame(columns=THRESHOLD), ()),
     *[(name, pd.DataFrame(columns=list(MEASURE_COLUMNS)), ()) for name in OF_MEASURES],
     *[(name, pd.DataFrame(columns=list(SPECTRUM_COLUMNS)), ()) for name in OF_SPECTRA],
     ("loss_curve", pd.DataFrame(columns=["step", "loss"]), ()),
@@ -68,6 +76,14 @@ def test_backgrounds_are_transparent_and_ink_follows_the_page():
     light, dark = style.themed(figure, "light"), style.themed(figure, "dark")
     assert light.layout.font.color != dark.layout.font.color
     assert figure.layout.font.color is None
+
+
+def test_a_legend_at_the_side_leaves_the_top_to_the_titles():
+    figure = style.new_figure()
+    style.side_legend(figure, "arm")
+    legend = figure.layout.legend
+    assert (legend.orientation, legend.yref, legend.title.text) == ("v", "paper", "arm")
+    assert legend.x > 1
 
 
 def test_ordered_colours_run_from_end_to_end():

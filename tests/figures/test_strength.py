@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lab.errors import LabError
 from lab.figures import spectral_strength
 from lab.tables import SPECTRUM_COLUMNS
 
@@ -52,3 +53,24 @@ def test_names_are_escaped():
     figure = spectral_strength(_table([(5, "layer.0.<b>", 0, 0, 1.0, 2.0)]))
     assert figure.layout.yaxis.ticktext[0] == "&lt;b&gt;"
     assert "layer.0.&lt;b&gt;" in figure.data[1].hovertext[0]
+
+
+def test_a_table_of_strengths_is_drawn_as_it_is():
+    table = pd.DataFrame(
+        [("layer.0.query", 0, 0.2), ("layer.1.<b>", 1, 0.4), ("layer.1.query", 1, math.nan)],
+        columns=["module", "layer", "strength"],
+    )
+    figure = spectral_strength(table)
+    heat, cells = figure.data
+    assert np.array(heat.z) == pytest.approx(np.array([[0.2, np.nan], [np.nan, 0.4]]), nan_ok=True)
+    assert list(cells.customdata[1]) == ["layer.1.<b>", 1, 0.4]
+    assert cells.hovertext[1] == "<b>layer.1.&lt;b&gt;</b><br>strength 0.4"
+    assert heat.zmax == 0.4
+
+
+def test_a_table_without_one_known_strength_is_a_sentence():
+    for rows in ([], [("head", -1, math.nan)]):
+        figure = spectral_strength(pd.DataFrame(rows, columns=["module", "layer", "strength"]))
+        assert len(figure.data) == 0
+    with pytest.raises(LabError, match="layer"):
+        spectral_strength(pd.DataFrame({"module": ["head"], "strength": [0.1]}))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.spectra import base_singular_values, base_spectra
+from lab.spectra import base_singular_values, base_values
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,28 @@ def test_no_temporary_file_stays(cache):
 
 def test_large_matrices_are_told_apart_by_a_sample(monkeypatch):
     calls = []
-    monkeypatch.setattr(base_spectra, "_singular_values", lambda W: calls.append(W) or np.zeros(1))
+    monkeypatch.setattr(base_values, "_singular_values", lambda W: calls.append(W) or np.zeros(1))
     W = torch.randn(300, 200)
     for given in (W, W.clone(), W.bfloat16()):
         base_singular_values({"a": given}, "hash")
     assert len(calls) == 2
+
+
+def test_values_are_cached_by_weight_hash(monkeypatch):
+    W = torch.randn(12, 8)
+    first = base_singular_values({"a": W}, "hash")
+    np.testing.assert_allclose(first["a"], torch.linalg.svdvals(W), rtol=1e-4)
+    monkeypatch.setattr(base_values, "_singular_values", lambda W: pytest.fail("computed twice"))
+    again = base_singular_values({"a": W}, "hash")
+    np.testing.assert_array_equal(first["a"], again["a"])
+
+
+def test_wide_matrices_keep_their_largest_values_and_leave_the_random_state_alone(monkeypatch):
+    monkeypatch.setattr(base_values, "FULL_BELOW", 100)
+    W = torch.randn(160, 150) * torch.logspace(0, -3, 150)
+    torch.manual_seed(3)
+    found = base_singular_values({"a": W}, "hash")["a"]
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert drawn == torch.rand(1)
+    np.testing.assert_allclose(found, torch.linalg.svdvals(W)[: base_values.TOP], rtol=1e-3)

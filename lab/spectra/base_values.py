@@ -1,10 +1,9 @@
-"""Singular values of the base's weights: computed once, kept in the cache by what the weights are."""
+"""Singular values of weights that are in memory: computed once, kept in the cache by what the weights are."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lab.paths import cache_dir
+from lab.spectra.cache_files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,8 @@ FULL_BELOW = 2048
 TOP = 64
 # Values of each matrix that go into the cache's key: enough to tell precisions apart, quick for any width.
 _SAMPLE = 1024
+# Directions that a randomised SVD looks at beyond those asked for.
+_OVERSAMPLING = 16
 
 
 def base_singular_values(weights: Mapping[str, torch.Tensor], sha256: str) -> dict[str, np.ndarray]:
@@ -44,15 +46,27 @@ def base_singular_values(weights: Mapping[str, torch.Tensor], sha256: str) -> di
     ):
         return {name: kept[f"w{i}"] for i, name in enumerate(names)}
     values = {name: _singular_values(weights[name]) for name in names}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            np.savez(temporary, **{f"w{i}": values[name] for i, name in enumerate(names)})  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), replacing(path) as temporary:
+        np.savez(temporary, **{f"w{i}": values[name] for i, name in enumerate(names)})  # type: ignore[arg-type]
     return values
+
+
+def leading_svd(W: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The leading singular triples of a wide matrix, by randomised SVD (Halko et al. 2011) with a fixed seed.
+
+    Args:
+        W: n_out × n_in.
+        count: How many.
+
+    Returns:
+        U (n_out × count), σ (count, descending) and Vᵀ (count × n_in).
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        U, sigma, V = torch.svd_lowrank(W, q=min(count + _OVERSAMPLING, *W.shape), niter=4)
+    return U[:, :count], sigma[:count], V[:, :count].t()
 
 
 def _key(weights: Mapping[str, torch.Tensor], sha256: str) -> str:
@@ -66,13 +80,9 @@ def _key(weights: Mapping[str, torch.Tensor], sha256: str) -> str:
 
 
 def _singular_values(W: torch.Tensor) -> np.ndarray:
-    import torch
-
-    from lab.spectra.updates import DenseUpdate
+    from lab.spectra.dense import DenseUpdate
 
     W = W.detach().float().cpu()
     if min(W.shape) < FULL_BELOW:
         return DenseUpdate(W).singular_values().numpy()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return torch.svd_lowrank(W, q=TOP + 16, niter=4)[1][:TOP].numpy()
+    return leading_svd(W, TOP)[1].numpy()

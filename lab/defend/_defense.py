@@ -1,0 +1,133 @@
+"""What a defense is: a registry entry that says at which stage it acts, and does that one thing there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from lab.registry import Entry, Knobs
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.experiment import Experiment
+    from lab.spectra import BaseSpectrum, Update
+
+Stage = Literal["data", "training", "weights", "inference"]
+
+#: A term of the loss, from the weights as they are; None where a defense adds none.
+Penalty = Callable[[], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Defense(Entry):
+    """One defense; the subclasses say how it acts.
+
+    Attributes:
+        stage: Where it acts: on the data, in training, on the trained weights, or at inference.
+        knobs: What can be set, with bounds and help; its `name` is the entry's.
+        changes: What it changes, and nothing else.
+    """
+
+    stage: Stage
+    knobs: type[Knobs]
+    changes: str
+
+
+@dataclass(frozen=True)
+class Combination(Defense):
+    """Several defenses under one name.
+
+    Attributes:
+        expand: The knobs of each defense that it stands for, in order.
+    """
+
+    expand: Callable[[Any], tuple[Knobs, ...]]
+
+
+@dataclass(frozen=True)
+class Setting(Defense):
+    """A defense that is a way to train: it sets keys of the experiment, and the run is that experiment's.
+
+    Attributes:
+        settings: Dotted keys and their values.
+        refuse: Why it does not fit an experiment, in one sentence; "" where it does.
+    """
+
+    settings: Callable[[Any, Experiment], Mapping[str, Any]]
+    refuse: Callable[[Any, Experiment], str] = lambda _knobs, _experiment: ""
+
+
+@dataclass(frozen=True)
+class Intervention(Defense):
+    """A defense that is there while the model trains, and gone before it is saved.
+
+    Attributes:
+        refuse: Why it does not fit an experiment, in one sentence; "" where it does.
+        attach: Changes a model that is about to be trained, for as long as the context lasts.
+    """
+
+    refuse: Callable[[Any, Experiment], str]
+    attach: Callable[[Any, Subject], AbstractContextManager[Penalty | None]]
+
+
+@dataclass(frozen=True)
+class WeightEdit(Defense):
+    """A defense that edits trained weights; it trains nothing, so its run is derived from another.
+
+    Attributes:
+        edit: New weights from old ones; the old ones stay.
+    """
+
+    edit: Callable[[Any, Weights, Patient], Weights]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is about to be trained, as an intervention sees it.
+
+    Attributes:
+        layers: Its LoRA layers by module name; empty for full fine-tuning.
+        spectra: The singular values and vectors of the base's weights under these layers.
+    """
+
+    layers: Mapping[str, Any]
+    spectra: Callable[[], Mapping[str, BaseSpectrum]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a fine-tuning changed, as an edit sees it.
+
+    Attributes:
+        updates: ΔW by module name.
+        head: The classifier's parameters by name.
+    """
+
+    updates: Mapping[str, Update]
+    head: Mapping[str, torch.Tensor]
+
+
+class Patient(Protocol):
+    """The model whose weights are edited: its base, and clean rows to look at it with."""
+
+    def linears(self) -> list[str]:
+        """Every linear layer of the blocks, adapted or not, by module name."""
+
+    def base_weight(self, module: str) -> torch.Tensor:
+        """W of the base, n_out × n_in."""
+
+    def base_sigma(self, module: str) -> float:
+        """σ_max(W) of the base."""
+
+    def activity(self, weights: Weights, modules: list[str]) -> dict[str, torch.Tensor]:
+        """The mean absolute value of every input of these modules, over the tokens of clean training rows."""
+
+    def features(self, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the head's last linear layer gets for each clean training row, rows × width; the labels."""
+
+    @property
+    def output_layer(self) -> str:
+        """The name of the head's last linear layer."""

@@ -1,0 +1,65 @@
+"""The stage of derived runs: edit what a parent run trained, and save it as a run of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lab.files import read_json, write_json, write_table
+from lab.job import Job
+from lab.prepare import Prepared
+from lab.processes import is_main, wait
+from lab.store import RunFolder
+
+if TYPE_CHECKING:
+    from lab.defend import Weights
+    from lab.edited_model import EditedModel
+
+
+def edit_run(job: Job, prepared: Prepared, folder: RunFolder, parent: RunFolder) -> None:
+    """Apply the experiment's weight edits to its parent's weights, and save them with card, rows and spectra.
+
+    Args:
+        job: Device and listener.
+        prepared: The derived run's experiment and rows, which are its parent's too.
+        folder: The derived run's folder.
+        parent: The finished run that trained the weights.
+    """
+    if is_main() and not (folder.path / "trained.json").is_file():
+        from lab.edited_model import EditedModel
+
+        start = time.perf_counter()
+        with job.timed("edit"):
+            (folder.path / "failure.json").unlink(missing_ok=True)
+            job.tell(folder, "status", stage="edit", run=folder.id, parent=parent.id)
+            write_table(folder.path / "rows.parquet", prepared.rows)
+            patient = EditedModel(parent.path, prepared, job.device)
+            weights = apply_edits(prepared, patient)
+            difference = _save(job, prepared, folder, patient, weights)
+        facts = read_json(parent.path / "trained.json") or {}
+        facts |= {"parent": parent.id, "parity": difference}
+        write_json(
+            folder.path / "trained.json", {**facts, "edit_seconds": round(time.perf_counter() - start, 3)}
+        )
+    wait()
+
+
+def apply_edits(prepared: Prepared, patient: EditedModel) -> Weights:
+    """The patient's weights after all of the experiment's edits, in order."""
+    weights = patient.weights
+    for defense, knobs in prepared.edits:
+        weights = defense.edit(knobs, weights, patient)
+    return weights
+
+
+def _save(job: Job, prepared: Prepared, folder: RunFolder, patient: EditedModel, weights: Weights) -> float:
+    """Write weights, card and spectra; the largest difference that reloading makes to a logit."""
+    from lab.training_stage import check_parity, sigma_table, write_card
+
+    where = patient.save(weights, folder.path)
+    write_card(prepared, folder, where, patient.base_name)
+    sigma = {name: update.singular_values() for name, update in weights.updates.items()}
+    base = {name: W.sigma for name, W in patient.base_spectra(list(sigma)).items()}
+    step = prepared.experiment.training.steps
+    write_table(folder.path / "spectra.parquet", sigma_table({step: sigma}, base, last=step))
+    return check_parity(job, prepared, folder, patient.model)
