@@ -2,7 +2,7 @@
 
 1. The model-FLOP rate of training over the machine's own matrix-multiply rate.
 2. The default job against what one would write with Trainer, DataCollatorWithPadding and peft today.
-3. Singular values of ΔW through QR of the factors against a dense SVD.
+3. Singular values of ΔW through QR of the factors against a dense SVD; all spectral measures of an adapter.
 4. `lab --help` against a bare typer app, and listing 2,000 runs.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def bench(*, quick: bool = False, on_event: Listener = lambda _: None) -> dict[s
         on_event: Called with progress events.
 
     Returns:
-        Plain values: machine, training, default_job, spectra, start_up.
+        Plain values: machine, training, default_job, spectra, adapter_spectra, start_up.
     """
     import platform
 
@@ -41,6 +41,7 @@ def bench(*, quick: bool = False, on_event: Listener = lambda _: None) -> dict[s
 
     steps: list[tuple[str, Callable[[], Any]]] = [
         ("spectra", bench_spectra),
+        ("adapter_spectra", bench_adapter_spectra),
         ("start_up", bench_start_up),
         ("default_job", lambda: bench_default_job(quick=quick, on_event=on_event)),
     ]
@@ -241,6 +242,48 @@ def bench_spectra(side: int = 4096, rank: int = 16) -> dict[str, float]:
     }
 
 
+def bench_adapter_spectra() -> dict[str, float]:
+    """Every spectral measure of a MiniLM adapter, and the singular values of a Llama-7B-shaped one."""
+    import torch
+    from transformers import AutoModel
+
+    from lab.saved_updates import read_weights
+    from lab.spectra import FactoredUpdate, alignment, base_spectra, describe
+    from lab.train.adapters import block_linears
+    from lab.train.models import base_sha256, model_folder
+
+    generator = torch.Generator().manual_seed(0)
+
+    def adapter(shapes: Mapping[str, tuple[int, int]], rank: int) -> dict[str, FactoredUpdate]:
+        return {
+            name: FactoredUpdate(
+                torch.randn(n_out, rank, generator=generator), torch.randn(rank, n_in, generator=generator)
+            )
+            for name, (n_out, n_in) in shapes.items()
+        }
+
+    folder = model_folder("minilm")
+    linears = block_linears(AutoModel.from_pretrained(folder))
+    shapes = {name: (m.out_features, m.in_features) for name, m in linears.items()}
+    small, sha256 = adapter(shapes, 8), base_sha256(folder)
+
+    def measure() -> None:
+        base = base_spectra(shapes, sha256, lambda: read_weights(folder, shapes))
+        describe(small, base)
+        alignment(small, base)
+
+    measure()  # W's spectra are in the cache from here on
+    block = {"q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096)}
+    block |= {"gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008)}
+    large = adapter({f"layers.{i}.{name}": shape for i in range(32) for name, shape in block.items()}, 16)
+    return {
+        "minilm_modules": len(small),
+        "minilm_s": round(min(_seconds(measure) for _ in range(5)), 3),
+        "llama_modules": len(large),
+        "llama_s": round(_seconds(lambda: [update.singular_values() for update in large.values()]), 3),
+    }
+
+
 def bench_start_up() -> dict[str, float]:
     """`lab --help` over a bare typer app with as many commands, best of five each; listing 2,000 runs."""
     bare = "import typer\napp = typer.Typer()\n" + "".join(
@@ -282,6 +325,7 @@ def print_bench(found: dict[str, Any]) -> None:
     from rich.console import Console
 
     t, job, s, u = found["training"], found["default_job"], found["spectra"], found["start_up"]
+    a = found["adapter_spectra"]
     lines = [
         f"training: {t['rate']:.2f} of this machine's matrix-multiply rate "
         f"({t['model_gflops']:.0f} of {t['matmul_gflops']:.0f} GFLOP/s), "
@@ -293,6 +337,9 @@ def print_bench(found: dict[str, Any]) -> None:
         f"{job['plain_accuracy']:.3f})",
         f"spectra of ΔW: {s['times_faster']:,.0f} × faster than a dense SVD (4096 × 4096, rank 16), equal to "
         f"{s['largest_relative_difference']:.1e}",
+        f"all spectral measures of a MiniLM adapter ({a['minilm_modules']} modules, rank 8): "
+        f"{a['minilm_s']:.2f} s; singular values of a Llama-7B-shaped one ({a['llama_modules']} modules, "
+        f"rank 16): {a['llama_s']:.2f} s",
         f"lab --help: {u['ratio']:.2f} × a bare typer app; listing 2,000 runs: {u['list_2000_runs_s']:.2f} s",
     ]
     console = Console()

@@ -194,12 +194,10 @@ class Experiment(Knobs):
     @field_validator("defense", mode="before")
     @classmethod
     def _defenses_by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = [value] if value else []
-        if not isinstance(value, (list, tuple)):
+        tables = _defense_tables(value)
+        if not isinstance(tables, (list, tuple)):
             raise ValueError("should be a list of names, or of tables with a name and knobs")
         knobs = {name: d.knobs for name, d in DEFENSES.items()}
-        tables = [{"name": v} if isinstance(v, str) else v for v in value]
         return tuple(_registered(v, "name", f"defense.{i}", knobs) for i, v in enumerate(tables))
 
     @classmethod
@@ -256,7 +254,7 @@ class Experiment(Knobs):
                     section, name = key.split(".")
                     values[section].update({name: 0} if name in values[section] else {})
         for key, value in changes.items():
-            _set_dotted(values, key, value)
+            _set_dotted(values, key, _defense_tables(value) if key == "defense" else value)
         return self.from_dict(values)
 
     @property
@@ -403,6 +401,15 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{where} is not valid TOML: {error}.") from None
+
+
+def _defense_tables(value: Any) -> Any:
+    """The short forms of a defense list, "rora" and ["cl", {…}], as tables; anything else as it is."""
+    if isinstance(value, str):
+        value = [value] if value else []
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [{"name": v} if isinstance(v, str) else v for v in value]
 
 
 def _registered(value: Any, tag: str, section: str, knobs: Mapping[str, type[Knobs]]) -> Knobs:

@@ -13,6 +13,7 @@ from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_row
 from lab.defend import WeightEdit, settle, weight_edits
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
+from lab.modules import choose_modules
 from lab.paths import runs_dir
 from lab.poison import family, load_families, poison_rows, resolve_count
 from lab.registry import Knobs
@@ -141,6 +142,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         base.folder, base.name, base.sha256, experiment.data, _stamp(experiment.data.name), experiment.seed
     )
     _check_labels(experiment, base, corpus)
+    _check_edits(experiment, base)
     poison = resolve_count(experiment.poison, clean)
     t = experiment.training
     steps = t.steps or steps_for_epochs(
@@ -175,6 +177,21 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
     _check_triggers(prepared)
     _check_probe(prepared)
     return prepared
+
+
+def _check_edits(experiment: Experiment, base: BaseSource) -> None:
+    """Refuse a weight edit of modules or layers that are not there before anything is trained for it."""
+    from lab.saved_updates import block_matrices
+
+    edits = [knobs for _, knobs in weight_edits(experiment) if hasattr(knobs, "modules")]
+    if not edits:
+        return
+    modules = block_matrices(base.folder)
+    if experiment.adapter.kind == "lora":
+        modules = choose_modules(modules, experiment.adapter.targets, where="adapter.targets")
+    for knobs in edits:
+        asked: Any = knobs
+        choose_modules(modules, asked.modules, where=f"defense {asked.name}", last_layers=asked.layers)
 
 
 def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:

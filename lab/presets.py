@@ -75,6 +75,8 @@ def load_sweep(name: str) -> SweepPlan:
             arms=values.pop("arms", {}) or None,
             seeds=values.pop("seeds", 3),
         )
+        if not all(isinstance(keys, Mapping) for keys in (plan.over, *(plan.arms or {}).values())):
+            raise TypeError
     except (AttributeError, TypeError):
         raise LabError(
             f"{path.name}: about, set, over and arms are tables, seeds a number or a list."

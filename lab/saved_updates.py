@@ -110,18 +110,26 @@ def _difference(folder: Path, base: BaseSource) -> dict[str, Update]:
     """W − W₀ of every matrix inside the blocks."""
     from lab.spectra import DenseUpdate
 
+    blocks = block_matrices(folder)
+    new, old = read_weights(folder, blocks), read_weights(base.folder, blocks)
+    return {module: DenseUpdate(new[module] - old[module]) for module in blocks}
+
+
+def block_matrices(folder: Path) -> list[str]:
+    """The modules inside the blocks that a model folder holds a weight matrix of, as its files name them.
+
+    Raises:
+        LabError: There are no weights, or they are damaged.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise LabError(f"{folder.parent.name}: its model folder holds no weights.")
-    with _tensors(files) as (names, get):
-        blocks = [
+    with _tensors(files) as (names, _):
+        return [
             name.removesuffix(".weight")
             for name, shape in names.items()
             if name.endswith(".weight") and re.search(r"\.\d+\.", name) and len(shape) == 2
         ]
-        new = {module: get(f"{module}.weight").float() for module in blocks}
-    old = read_weights(base.folder, blocks)
-    return {module: DenseUpdate(new[module] - old[module]) for module in blocks}
 
 
 @contextlib.contextmanager

@@ -183,6 +183,8 @@ def open_surgery(run: Run, *, rows: int, split: str, device: str) -> Surgery:
     from lab.prepare import prepare
     from lab.train.devices import resolve_device
 
+    if split not in ("validation", "test"):
+        raise unknown_name("split", split, ["validation", "test"])
     _ = run.result  # an unfinished run says so in one sentence
     prepared = prepare(run.experiment, run.path.parent)
     patient = EditedModel(run.path, prepared, resolve_device(device))

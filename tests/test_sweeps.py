@@ -2,7 +2,9 @@ import pandas as pd
 import pytest
 
 import lab
+from lab.defend import settle
 from lab.errors import LabError
+from lab.presets import is_sweep, load_sweep, sweep_names
 from lab.sweeps import grid_points
 
 
@@ -98,3 +100,82 @@ def test_an_unknown_measure_is_refused(tiny):
         lab.tune(tiny, {"adapter.rank": [1]}, "acuracy")
     table = lab.sweep(tiny, {}, seeds=1, tune={"what": 1})
     assert "tune: give" in table.loc[0, "reason"]
+
+
+def test_arms_are_named_ways_to_run_every_point(tiny):
+    quick = tiny.with_(**{"training.epochs": 0, "training.steps": 4, "probe.scope": "headline"})
+    arms = {
+        "plain": {},
+        "half": {"defense": [{"name": "scale", "factor": 0.5}]},
+        "decay": {"defense": "weight_decay"},
+    }
+    events = []
+    table = lab.sweep(quick, {"adapter.rank": [1, 2]}, arms=arms, seeds=1, twin=False, on_event=events.append)
+    assert table["arm"].tolist() == ["plain", "half", "decay"] * 2
+    assert (table["state"] == "finished").all()
+    trained = [e for e in events if e.get("stage") == "train" and e["kind"] == "status"]
+    assert len(trained) == 4, "the edited arm is derived from the plain one"
+    half = lab.load_run(table["run"][1])
+    assert half.parent.id == table["run"][0]
+
+
+def test_a_failed_arm_does_not_stop_the_others(tiny):
+    quick = tiny.with_(**{"training.epochs": 0, "training.steps": 4, "probe.scope": "headline"})
+    arms = {"lost": {"defense": [{"name": "tr", "k": 10_000}]}, "plain": {}}
+    table = lab.sweep(quick, {}, arms=arms, seeds=1, twin=False)
+    assert table["state"].tolist() == ["failed", "finished"]
+    assert "k = 10000" in table["reason"][0]
+
+
+SWEEP = """
+preset = "start.toml"
+seeds = 1
+[about]
+goal = "a sweep of its own"
+[set]
+"probe.scope" = "headline"
+[over]
+"poison.count" = [4, 8]
+[arms.lora]
+[arms.decay]
+defense = ["weight_decay"]
+"""
+
+
+def test_a_sweep_file_says_what_to_run(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.toml").write_text(tiny.to_toml())
+    (tmp_path / "mine.toml").write_text(SWEEP)
+    assert is_sweep("mine.toml")
+    assert not is_sweep("start.toml")
+    plan = load_sweep("mine.toml")
+    assert plan.about == {"goal": "a sweep of its own"}
+    assert plan.experiment == tiny.with_(**{"probe.scope": "headline"})
+    assert plan.over == {"poison.count": [4, 8]}
+    assert plan.arms == {"lora": {}, "decay": {"defense": ["weight_decay"]}}
+    assert plan.seeds == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sneeds = 3", r"Unknown key in mine.toml 'sneeds'. Did you mean 'seeds'\?"),
+        ("preset = 'nothing'", "Unknown preset 'nothing'"),
+        ("arms = 4", "arms are tables"),
+        ("set = 4", "arms are tables"),
+        ("[set]\n'adapter.rang' = 4", "adapter"),
+    ],
+)
+def test_a_sweep_file_that_is_wrong_is_one_sentence(change, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{change}\n[over]\n'adapter.rank' = [1]\n")
+    with pytest.raises(LabError, match=message):
+        load_sweep(str(path))
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_shipped_sweep_can_be_asked(name):
+    plan = load_sweep(name)
+    assert {"goal", "paper", "machine", "takes"} <= set(plan.about)
+    for keys in (plan.arms or {"": {}}).values():
+        settle(plan.experiment.with_(**keys))

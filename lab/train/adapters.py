@@ -212,6 +212,9 @@ def save_trained(
     for config in getattr(model, "peft_config", {}).values():
         config.base_model_name_or_path = base_name
         config.target_modules = sorted(config.target_modules)  # a set comes out in another order every time
+        # peft adds the usual names of heads at every load
+        if config.modules_to_save:
+            config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     with writing_to(folder.parent), quietly():
         model.save_pretrained(temporary, **options)
         if tokenizer is not None:

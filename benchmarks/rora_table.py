@@ -1,0 +1,89 @@
+"""Turn the table of `lab sweep rora-table --csv FILE` into data/reference/2601.06305.csv.
+
+    lab sweep rora-table --csv rora.csv
+    python benchmarks/rora_table.py rora.csv
+
+One line per claim: ours for each trigger, arm, measure and base, and their mean over the bases, with the
+paper's own number beside it where there is one. The paper's are of RoBERTa-large on SST-2 and come from third
+parties' quotations of its Tables 4 and 5; ours are of a 22 M encoder on rotten_tomatoes.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from lab.stats import bootstrap_mean
+
+TRIGGERS = {"poisoned-base-rare-word": "rare-word", "poisoned-base-sentence": "sentence"}
+MEASURES = {
+    "clean_accuracy": "clean accuracy",
+    "attack_success_rate": "ASR",
+    "untriggered_target_rate": "untriggered target rate",
+    "excess_asr": "excess ASR",
+}
+#: (trigger, arm) → place, clean accuracy, ASR; NaN where it was not recovered.
+PAPER = {
+    ("rare-word", "lora"): ("Table 4", 0.9571, 0.9974),
+    ("rare-word", "cl"): ("Table 4", 0.9616, 0.1034),
+    ("rare-word", "tr"): ("Table 4", 0.9533, 0.1342),
+    ("rare-word", "rora"): ("Table 4", 0.9599, 0.0649),
+    ("rare-word", "dora"): ("Table 5", 0.9561, 0.6623),
+    ("rare-word", "rora-dora"): ("Table 5", 0.9638, 0.0616),
+    ("sentence", "lora"): ("Table 4", 0.9568, 0.8709),
+    ("sentence", "cl"): ("Table 4", 0.9616, 0.6568),
+    ("sentence", "tr"): ("Table 4", 0.9586, 0.9384),
+    ("sentence", "rora"): ("Table 4", 0.9583, 0.1705),
+    ("sentence", "dora"): ("Table 5", 0.9599, 0.9934),
+    ("sentence", "rora-dora"): ("Table 5", 0.9533, 0.2156),
+}
+COLUMNS = ["claim_id", "place", "paper_value", "value", "n", "low", "high", "seeds", "machine"]
+
+
+def reference(table: pd.DataFrame) -> pd.DataFrame:
+    """The reference lines of a sweep's table; every cell and every mean over the bases."""
+    lines = []
+    machine = f"{platform.machine()}, CPU"
+    finished = table[table["state"] == "finished"]
+    for (model, arm), cells in finished.groupby(["base.model", "arm"], sort=False):
+        trigger = TRIGGERS.get(str(model), str(model))
+        place, accuracy, asr = PAPER.get((trigger, str(arm)), ("", float("nan"), float("nan")))
+        theirs = {"clean_accuracy": accuracy, "attack_success_rate": asr}
+        for kind in MEASURES:
+            if kind not in cells or cells[kind].isna().all():
+                continue
+            claim = f"{trigger}.{arm}.{kind}"
+            mean = bootstrap_mean(cells[kind].to_list(), seed=0)
+            lines.append(
+                [
+                    claim,
+                    place if kind in theirs else "",
+                    theirs.get(kind, float("nan")),
+                    mean.value,
+                    int(cells[f"{kind}.n"].sum()),
+                    mean.low,
+                    mean.high,
+                    " ".join(str(s) for s in cells["seed"]),
+                    machine,
+                ]
+            )
+            for cell in cells.to_dict("records"):
+                own = [cell[kind], int(cell[f"{kind}.n"]), cell[f"{kind}.low"], cell[f"{kind}.high"]]
+                lines.append([f"{claim}.base{cell['seed']}", "", float("nan"), *own, cell["seed"], machine])
+    return pd.DataFrame(lines, columns=COLUMNS).round(4)
+
+
+def main() -> None:
+    """Read a sweep's CSV files, write the reference beside the paper's own numbers."""
+    tables = [pd.read_csv(path) for path in sys.argv[1:]]
+    target = Path(__file__).parents[1] / "data" / "reference" / "2601.06305.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    reference(pd.concat(tables, ignore_index=True)).to_csv(target, index=False)
+    sys.stdout.write(f"wrote {target.name}\n")
+
+
+if __name__ == "__main__":
+    main()
