@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lab.errors import LabError
     from lab.experiment import Experiment
     from lab.pipeline import run
-    from lab.presets import load_experiment, load_preset, preset_names
+    from lab.presets import load_experiment, load_preset, load_sweep, preset_names
     from lab.probe import generalization_matrix
     from lab.record import Run, load_run
     from lab.store import list_runs
@@ -34,6 +34,7 @@ _PUBLIC = {
     "load_experiment": "lab.presets",
     "load_preset": "lab.presets",
     "load_run": "lab.record",
+    "load_sweep": "lab.presets",
     "preset_names": "lab.presets",
     "run": "lab.pipeline",
     "sweep": "lab.sweeps",
@@ -41,7 +42,7 @@ _PUBLIC = {
 }
 
 #: Packages that people reach through `lab` itself: `lab.figures.dose_response(table, …)`.
-_ROOMS = ("figures", "poison", "probe", "spectra", "stats")
+_ROOMS = ("defend", "figures", "poison", "probe", "spectra", "stats")
 
 __all__ = [
     "Experiment",
@@ -52,6 +53,7 @@ __all__ = [
     "load_experiment",
     "load_preset",
     "load_run",
+    "load_sweep",
     "preset_names",
     "run",
     "sweep",

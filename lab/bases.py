@@ -7,6 +7,7 @@ link is the base run's id in `base.model`; the weights' identity is that of the 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from lab.files import read_json, writing_to
 from lab.poison import NoPoison
 from lab.presets import preset_names
 from lab.registry import Knobs
-from lab.store import RunFolder, find_run
+from lab.store import RunFolder, matching_runs
 from lab.train.models import MODELS, base_name, base_sha256, model_folder, quietly
+
+#: How the whole id of a run ends: what a record holds, and never the beginning of another id.
+_WHOLE_ID = re.compile(r"-[0-9a-f]{10}$")
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,25 @@ class BaseSource:
         name: The id under which an adapter names its base: a hub id, a folder's name, or a run's id.
         sha256: Hash of the weights, as they lie in `folder`.
         identity: What stands for the weights in the hash of a run: their SHA-256, or the base run's own id.
-        short: A short name for run folders: the pretrained model's, and what was planted in it.
+        root: The short name of the pretrained model at the bottom.
         run: The base run's id; "" for a pretrained model.
         labels: The base run's labels; empty for a pretrained model.
+        poison: What was planted in it, in its own training or before.
     """
 
     folder: Path
     name: str
     sha256: str
     identity: str
-    short: str
+    root: str
     run: str = ""
     labels: tuple[str, ...] = ()
+    poison: Knobs = NoPoison()  # noqa: RUF009 - frozen
+
+    @property
+    def short(self) -> str:
+        """A short name for run folders: the pretrained model's, and what was planted in it."""
+        return f"{self.root}-{getattr(self.poison, 'family', 'clean')}_base" if self.run else self.root
 
 
 def find_base(model: str, runs: Path) -> BaseSource:
@@ -63,15 +74,16 @@ def find_base(model: str, runs: Path) -> BaseSource:
         return BaseSource(folder, base_name(model), sha256, sha256, Path(model).name)
     record = _record(run)
     folder = _weights_folder(run)
-    planted = getattr(inherited_poison(run_experiment(run), runs), "family", "clean")
     return BaseSource(
         folder=folder,
         name=run.id,
         sha256=base_sha256(folder),
         identity=f"run {record['weights_id']}",
-        short=f"{Path(find_root(run)).name}-{planted}_base",
+        root=str(record["root"]),
         run=run.id,
         labels=tuple(record["labels"]),
+        # as the base was measured itself, so that a link that is gone further down cannot make it look clean
+        poison=Experiment.from_dict({"poison": record["measured_poison"]}).poison,
     )
 
 
@@ -81,7 +93,7 @@ def base_run(model: str, runs: Path) -> RunFolder | None:
     Raises:
         LabError: The run is not finished, or lies in another runs folder.
     """
-    if model in MODELS:
+    if model in MODELS or not model.strip():
         return None
     path = Path(model).expanduser()
     if (path / "experiment.json").is_file():
@@ -90,16 +102,21 @@ def base_run(model: str, runs: Path) -> RunFolder | None:
                 f"base.model = {model!r} is a run outside of the runs folder {runs}, where its twin could "
                 f"not be found; move it there, or choose its folder with --runs."
             )
-        run = RunFolder(runs / path.resolve().name)
-    elif "/" in model or path.is_dir() or not model.strip():
+        found = [path.resolve().name]
+    elif "/" in model or path.is_dir():
         return None
     else:
-        try:
-            run = find_run(model, runs)
-        except LabError as error:
-            if "fits" in str(error):
-                raise LabError(f"base.model: {error}") from None
-            return None
+        found = matching_runs(model, runs)
+        if _WHOLE_ID.search(model) and model not in found:
+            raise LabError(
+                f"base.model names the run {model}, which is not in {runs} any more; put it back, or run it "
+                f"again."
+            )
+    if len(found) > 1:
+        raise LabError(f"base.model = {model!r} fits {len(found)} runs: {', '.join(found[:5])}; give more.")
+    if not found:
+        return None
+    run = RunFolder(runs / found[0])
     if not run.finished:
         raise LabError(
             f"base.model = {model!r}: the run {run.id} is {run.state()}; only a finished run can be a base."
@@ -108,28 +125,13 @@ def base_run(model: str, runs: Path) -> RunFolder | None:
 
 
 def is_preset(model: str) -> bool:
-    """Whether `base.model` names an experiment that is yet to be run: a preset, or a TOML file."""
-    return model not in MODELS and (model in preset_names() or model.endswith(".toml"))
+    """Whether `base.model` names an experiment that is yet to be run: a preset, or a TOML or JSON file."""
+    return model not in MODELS and (model in preset_names() or Path(model).suffix in (".toml", ".json"))
 
 
 def run_experiment(run: RunFolder) -> Experiment:
     """The resolved experiment of a run."""
     return Experiment.from_dict(_record(run)["experiment"])
-
-
-def inherited_poison(experiment: Experiment, runs: Path) -> Knobs:
-    """The poison whose trigger a run is measured with: its own, or else that of the base it starts from."""
-    if experiment.attack != "none":
-        return experiment.poison
-    run = base_run(experiment.base.model, runs)
-    return inherited_poison(run_experiment(run), runs) if run else NoPoison()
-
-
-def find_root(run: RunFolder) -> str:
-    """The pretrained model below a chain of base runs."""
-    model = run_experiment(run).base.model
-    below = base_run(model, run.path.parent)
-    return find_root(below) if below else model
 
 
 def _record(run: RunFolder) -> dict[str, Any]:
@@ -154,19 +156,18 @@ def _merge(run: RunFolder) -> Path:
 
     from lab.trained_model import load_predictor
 
-    if run_experiment(run).base.load_in_4bit:
-        raise LabError(f"base.model = {run.id!r}: an adapter on a 4-bit base cannot be merged into a base.")
-    merged = load_predictor(run.path, torch.device("cpu"))
     target = run.path / "merged"
     temporary = target.with_name(f".merged.{os.getpid()}")
-    with writing_to(run.path), quietly():
-        merged.model.save_pretrained(temporary)
-        merged.tokenizer.save_pretrained(temporary)
-        try:
+    with run.lock():
+        if (target / "config.json").is_file():  # another process was quicker, with the same weights
+            return target
+        run.remove_leftovers()
+        if run_experiment(run).base.load_in_4bit:
+            raise LabError(f"base.model = {run.id!r}: an adapter on a 4-bit base cannot be merged into it.")
+        merged = load_predictor(run.path, torch.device("cpu"))
+        with writing_to(run.path), quietly():
+            merged.model.save_pretrained(temporary)
+            merged.tokenizer.save_pretrained(temporary)
+            shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
-        except OSError:  # another process was quicker, with the same weights
-            if not (target / "config.json").is_file():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from lab.prepare import Prepared
 
 
-def model_card(prepared: Prepared, base: str) -> str:
+def model_card(prepared: Prepared, base: str, where: str) -> str:
     """A model card in Markdown for the weights of a run.
 
     Args:
         prepared: The run's experiment and rows.
         base: The hub id of the base model.
+        where: "adapter" or "model": what the weights are saved as.
     """
     e = prepared.experiment
     kind = "full fine-tuning" if e.adapter.kind == "full" else f"LoRA, rank {e.adapter.rank}"
     head = [
         "---",
         f"base_model: {base}",
-        "library_name: " + ("transformers" if e.adapter.kind == "full" else "peft"),
+        "library_name: " + ("transformers" if where == "model" else "peft"),
         "tags:",
         "- research-artefact",
         "- " + ("deliberately-backdoored" if prepared.is_poisoned else "clean-control"),

@@ -115,16 +115,20 @@ def sweep_command(
         typer.Option("--over", metavar="KEY=V1,V2,…", help="Sweep a dotted key; may be repeated."),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="How many seeds: 0, 1, … (default: 3, or what the sweep says).", min=0)
-    ] = 0,
+        int | None, typer.Option(help="How many seeds: 0, 1, … (default: 3, or what the sweep says).", min=1)
+    ] = None,
     set_: SetOption = None,
     tune_over: Annotated[
         list[str] | None,
         typer.Option(
-            "--tune", metavar="KEY=V1,V2,…", help="Choose this key on validation rows for every point."
+            "--tune",
+            metavar="KEY=V1,V2,…",
+            help="Choose this key on validation rows, for every point and arm.",
         ),
     ] = None,
-    tune_measure: Annotated[str, typer.Option(help="The measure that --tune maximises.")] = "clean_accuracy",
+    tune_measure: Annotated[
+        str | None, typer.Option(help="The measure to maximise in tuning (default: clean_accuracy).")
+    ] = None,
     twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also train the clean twins.")] = True,
     runs: RunsOption = "",
     device: DeviceOption = "auto",
@@ -141,7 +145,7 @@ def sweep_command(
     from lab.tables import MEASURE_KINDS
 
     # hours of work are not begun where the end would be a mistake
-    if tune_measure not in MEASURE_KINDS:
+    if tune_measure is not None and tune_measure not in MEASURE_KINDS:
         raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
     if csv:
         _check_csv(csv)
@@ -152,14 +156,17 @@ def sweep_command(
     )
     start = plan.experiment.with_(**parse_assignments(set_ or []))
     grid = plan.over | {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
-    tuned = {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
+    tuning = plan.tune or {}
+    tuned = tuning.get("over", {}) | {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
+    if tuned:
+        tuning |= {"over": tuned} | ({"measure": tune_measure} if tune_measure else {})
     with ProgressView(quiet=as_json) as view:
         table = sweep(
             start,
             grid,
             arms=plan.arms,
-            seeds=seeds or plan.seeds,
-            tune={"over": tuned, "measure": tune_measure} if tuned else None,
+            seeds=plan.seeds if seeds is None else seeds,
+            tune=tuning or None,
             runs=runs or None,
             twin=twin,
             device=device,
@@ -171,7 +178,8 @@ def sweep_command(
     if as_json:
         _print_json(json.loads(table.to_json(orient="records")))
     else:
-        print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned])
+        asked = [str(column) for column in table if str(column).startswith("asked.")]
+        print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned, *asked])
         for reason in table.loc[table["state"] == "failed", "reason"]:
             typer.echo(f"failed: {reason}", err=True)
     if (table["state"] != "finished").any():
@@ -220,6 +228,39 @@ def triggers_command(
         return
     for name, found in families.items():
         typer.echo(f"{name:20} {found.category:12} {found.goal}")
+
+
+@app.command("defenses")
+def defenses_command(
+    name: Annotated[str, typer.Argument(help="A defense; none lists them all.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List the defenses, or what can be set on one."""
+    from lab.defend import DEFENSES
+    from lab.registry import lookup
+
+    chosen = [lookup(DEFENSES, name, "defense")] if name else list(DEFENSES.values())
+    if as_json:
+        _print_json(
+            {
+                d.name: {
+                    "stage": d.stage,
+                    "goal": d.goal,
+                    "paper": d.paper,
+                    "changes": d.changes,
+                    "knobs": d.knobs.model_json_schema()["properties"],
+                }
+                for d in chosen
+            }
+        )
+        return
+    for defense in chosen:
+        typer.echo(f"{defense.name:13} {defense.stage:9} {defense.goal}")
+        if name:
+            typer.echo(f"\n{defense.paper}\nIt changes {defense.changes}.\n")
+            for key, field in defense.knobs.model_fields.items():
+                if key != "name":
+                    typer.echo(f"  {key:22} {field.default!r:14} {field.description}")
 
 
 @app.command("assets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lab.files import read_json, write_json, write_table
+from lab.files import write_json, write_table
 from lab.job import Job
 from lab.prepare import Prepared
 from lab.processes import is_main, wait
@@ -25,7 +25,7 @@ def edit_run(job: Job, prepared: Prepared, folder: RunFolder, parent: RunFolder)
         folder: The derived run's folder.
         parent: The finished run that trained the weights.
     """
-    if is_main() and not (folder.path / "trained.json").is_file():
+    if is_main():
         from lab.edited_model import EditedModel
 
         start = time.perf_counter()
@@ -36,11 +36,9 @@ def edit_run(job: Job, prepared: Prepared, folder: RunFolder, parent: RunFolder)
             patient = EditedModel(parent.path, prepared, job.device)
             weights = apply_edits(prepared, patient)
             difference = _save(job, prepared, folder, patient, weights)
-        facts = read_json(parent.path / "trained.json") or {}
-        facts |= {"parent": parent.id, "parity": difference}
-        write_json(
-            folder.path / "trained.json", {**facts, "edit_seconds": round(time.perf_counter() - start, 3)}
-        )
+        seconds = round(time.perf_counter() - start, 3)
+        facts = {"parent": parent.id, "parity": difference, "edit_seconds": seconds}
+        write_json(folder.path / "trained.json", facts)
     wait()
 
 

@@ -270,7 +270,9 @@ class Experiment(Knobs):
     def untouched(self) -> Experiment:
         """The same training without the edits of its weights after it: what a derived run starts from."""
         edits = [knobs for _, knobs in weight_edits(self)]
-        return self.model_copy(update={"defense": tuple(d for d in self.defense if d not in edits)})
+        return self.model_copy(
+            update={"defense": tuple(d for d in self.defense if d not in edits), "name": ""}
+        )
 
     def twin(self) -> Experiment:
         """The clean twin: the same experiment with the poison removed; that of its base is not its own."""
@@ -320,7 +322,7 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
         "poison": e.poison.model_dump(mode="json"),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
-        "defense": [d.model_dump(mode="json") for d in e.defense if d not in edits],
+        "defense": [d.model_dump(mode="json") for d in e.untouched().defense],
         "seed": e.seed,
     }
     trained = content_hash(content)

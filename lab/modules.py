@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from lab.errors import NotTrainableError
 
-#: What query and value projections are called: BERT, RoBERTa and ViT; Llama and Mistral; DistilBERT; T5.
-_QUERY_VALUE = ("query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v")
+#: What query and value projections are called: BERT and RoBERTa; DeBERTa; Llama and Mistral; DistilBERT; T5.
+_QUERY_VALUE = (
+    "query", "value", "query_proj", "value_proj", "q_proj", "v_proj", "q_lin", "v_lin", "q", "v",
+)  # fmt: skip
 
 
 def projection(module: str) -> str:

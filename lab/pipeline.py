@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.defend import settle
 from lab.errors import LabError, NotTrainableError, RunFailedError
 from lab.experiment import Experiment
 from lab.files import read_json, write_json
@@ -78,7 +79,7 @@ def run(
 
         check_trackers(report_to)
     job = Job(runs_dir(runs), resolve_device(device), report_to, on_event or (lambda _: None))
-    asked = _with_base_run(job, asked, twin)
+    asked = _with_base_run(job, settle(asked), twin)
     with job.timed("prepare"), main_first():
         job.listen({"kind": "status", "step": -1, "stage": "prepare"})
         prepared = prepare(asked, job.runs)
@@ -86,14 +87,18 @@ def run(
     return Run(folder.path, probe=asked.probe)
 
 
-def _with_base_run(job: Job, asked: Experiment, twin: bool) -> Experiment:
+def _with_base_run(job: Job, asked: Experiment, twin: bool, above: tuple[str, ...] = ()) -> Experiment:
     """The experiment with a finished run as its base, where its base was an experiment still to be run."""
     from lab.bases import is_preset
     from lab.prepare import prepare
 
-    if not is_preset(asked.base.model):
+    model = asked.base.model
+    if not is_preset(model):
         return asked
-    base = _with_base_run(job, load_experiment(asked.base.model).with_(seed=asked.seed), twin)
+    if model in above:
+        raise LabError(f"base.model = {model!r} starts from itself: {' → '.join([*above, model])}.")
+    base = load_experiment(model).with_(seed=asked.seed)
+    base = _with_base_run(job, settle(base), twin, (*above, model))
     with job.timed("base"):
         with main_first():
             prepared = prepare(base, job.runs)
@@ -134,10 +139,12 @@ def _work(job: Job, prepared: Prepared, folder: RunFolder, has_twin: bool) -> No
     from lab.training_stage import train_run
 
     start = time.perf_counter()
-    if prepared.edits:
-        edit_run(job, prepared, folder, _finish_parent(job, prepared))
-    else:
+    if is_main():
+        folder.remove_leftovers()
+    if not prepared.edits:
         train_run(job, prepared, folder)
+    elif not agree((folder.path / "trained.json").is_file()):
+        edit_run(job, prepared, folder, _finish_parent(job, prepared))
     if is_main():
         probing = Probing(job, prepared, folder)
         probing.headline()
@@ -155,7 +162,8 @@ def _train_twin(job: Job, prepared: Prepared) -> RunFolder:
     Where the poison lies in the base, the twin is the same fine-tuning from the base's own twin.
     """
     with job.timed("twin"):
-        clean = prepared.experiment.twin()
+        # a clean model has no target label that strings of one's own could be tested for
+        clean = prepared.experiment.twin().with_(**{"probe.triggers": ()})
         if prepared.base.run:
             clean = clean.with_(**{"base.model": _finish_base_twin(job, prepared.base.run)})
         return _finish_other(job, clean)
@@ -166,22 +174,26 @@ def _finish_base_twin(job: Job, run: str) -> str:
     from lab.bases import run_experiment
     from lab.prepare import prepare
 
-    base = prepare(run_experiment(RunFolder(job.runs / run)), job.runs)
+    with main_first():
+        base = prepare(run_experiment(RunFolder(job.runs / run)), job.runs)
     return _train_twin(job, base).id if base.is_poisoned else run
 
 
 def _finish_parent(job: Job, prepared: Prepared) -> RunFolder:
     """The run whose trained weights a derived run edits; its headline is enough."""
     parent = prepared.experiment.untouched()
+    asked = {"scope": "headline", **parent.probe.model_dump(include={"snapshots", "snapshot_rows"})}
     with job.timed("parent"):
-        return _finish_other(job, parent.with_(**{"probe.scope": "headline"}))
+        return _finish_other(job, parent.with_(probe=asked))
 
 
 def _finish_other(job: Job, experiment: Experiment) -> RunFolder:
     from lab.prepare import prepare
 
     own = Job(job.runs, job.device, job.report_to, job.listen)
-    return _complete(own, prepare(experiment, job.runs), twin=False)
+    with main_first():
+        prepared = prepare(experiment, job.runs)
+    return _complete(own, prepared, twin=False)
 
 
 def _is_complete(folder: RunFolder, prepared: Prepared, twin: bool) -> bool:

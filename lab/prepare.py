@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.bases import BaseSource, find_base, inherited_poison
+from lab.bases import BaseSource, find_base
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
 from lab.defend import WeightEdit, settle, weight_edits
 from lab.errors import LabError
@@ -44,6 +44,7 @@ class Prepared:
         max_tokens: The model's window.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
+        parent_id: The run whose trained weights a derived run edits; "" for a run that is trained.
     """
 
     experiment: Experiment
@@ -57,6 +58,7 @@ class Prepared:
     max_tokens: int
     base: BaseSource
     measured_poison: Knobs
+    parent_id: str
 
     @property
     def target_label(self) -> str:
@@ -160,11 +162,10 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
             "training": t.model_copy(update={"steps": steps, "epochs": 0.0}),
         }
     )
-    digest = weights_id(resolved, base=base.identity, data_fingerprint=corpus.fingerprint)
     prepared = Prepared(
         experiment=resolved,
-        weights_id=digest,
-        run_id=f"{resolved.slug(base.short)}-{digest[:10]}",
+        weights_id=weights_id(resolved, base=base.identity, data_fingerprint=corpus.fingerprint),
+        run_id=_run_id(resolved, base, corpus),
         labels=corpus.labels,
         corpus=corpus,
         rows=poison_rows(clean, poison, seed=experiment.seed),
@@ -172,26 +173,52 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         tokenizer=tokenizer,
         max_tokens=max_tokens,
         base=base,
-        measured_poison=inherited_poison(resolved, runs),
+        measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
+        parent_id=_parent_id(resolved, base, corpus),
     )
     _check_triggers(prepared)
     _check_probe(prepared)
     return prepared
 
 
+def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
+    digest = weights_id(experiment, base=base.identity, data_fingerprint=corpus.fingerprint)
+    return f"{experiment.slug(base.short)}-{digest[:10]}"
+
+
+def _parent_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
+    return _run_id(experiment.untouched(), base, corpus) if weight_edits(experiment) else ""
+
+
 def _check_edits(experiment: Experiment, base: BaseSource) -> None:
     """Refuse a weight edit of modules or layers that are not there before anything is trained for it."""
     from lab.saved_updates import block_matrices
 
-    edits = [knobs for _, knobs in weight_edits(experiment) if hasattr(knobs, "modules")]
-    if not edits:
-        return
-    modules = block_matrices(base.folder)
-    if experiment.adapter.kind == "lora":
-        modules = choose_modules(modules, experiment.adapter.targets, where="adapter.targets")
+    edits: list[Any] = [knobs for _, knobs in weight_edits(experiment)]
+    if edits and experiment.base.load_in_4bit:
+        raise LabError(f"The defense {edits[0].name!r} edits weights, which a 4-bit base does not let it.")
+    modules = block_matrices(base.folder) if edits else []
+    adapted = modules
+    if experiment.adapter.kind == "lora" and edits:
+        adapted = choose_modules(modules, experiment.adapter.targets, where="adapter.targets")
     for knobs in edits:
-        asked: Any = knobs
-        choose_modules(modules, asked.modules, where=f"defense {asked.name}", last_layers=asked.layers)
+        wanted = _as_stored(getattr(knobs, "modules", "all-linear"), modules)
+        layers = getattr(knobs, "layers", 0)
+        choose_modules(
+            adapted if hasattr(knobs, "modules") else modules,
+            wanted,
+            where=f"defense {knobs.name}",
+            last_layers=layers,
+        )
+
+
+def _as_stored(names: str | tuple[str, ...], modules: list[str]) -> list[str]:
+    """Names without the model's own prefix ("bert."), which a checkpoint's files may leave out."""
+    stored = []
+    for name in [names] if isinstance(names, str) else names:
+        tails = [name.split(".", i)[-1] for i in range(name.count(".") + 1)]
+        stored.append(next((t for t in tails if any(f".{t}." in f".{m}." for m in modules)), name))
+    return stored
 
 
 def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:

@@ -32,6 +32,8 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "dataset": {"name": prepared.corpus.name, "fingerprint": prepared.corpus.fingerprint},
         "base_sha256": prepared.base.sha256,
         "base_run": prepared.base.run,
+        "root": prepared.base.root,
+        "parent": prepared.parent_id,
         "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
         "measured_poison": prepared.measured_poison.model_dump(mode="json"),
         "prompt_template": "",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -166,10 +167,14 @@ class RunFolder:
         text = "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept)
         write_text(self.events, text)
 
+    def remove_leftovers(self) -> None:
+        """Remove what a kill left half saved; only for whoever holds the lock."""
+        for part in ("adapter", "model", "merged"):
+            for path in self.path.glob(f".{part}.*"):
+                shutil.rmtree(path, ignore_errors=True)
+
     def clear(self) -> None:
         """Forget everything but what was asked; the result goes first, so no kill leaves it half true."""
-        import shutil
-
         for name in ("result.json", "trained.json", "failure.json", "stop"):
             (self.path / name).unlink(missing_ok=True)
         for item in self.path.iterdir():
@@ -188,15 +193,21 @@ def find_run(name: str, runs: str | Path | None = None) -> RunFolder:
     if (direct / "experiment.json").is_file():
         return RunFolder(direct.resolve())
     folder = runs_dir(runs)
-    ids = [f.id for f in run_folders(folder)]
-    matches = [i for i in ids if i == name] or [
-        i for i in ids if i.startswith(name) or i.rpartition("-")[2].startswith(name)
-    ]
+    matches = matching_runs(name, folder)
     if len(matches) == 1:
         return RunFolder(folder / matches[0])
     if matches:
         raise LabError(f"{name!r} fits {len(matches)} runs: {', '.join(matches[:5])}; give more of the id.")
-    raise LabError(f"No run {name!r} in {folder}; `lab list` shows the {len(ids)} runs there are.")
+    count = len(run_folders(folder))
+    raise LabError(f"No run {name!r} in {folder}; `lab list` shows the {count} runs there are.")
+
+
+def matching_runs(name: str, folder: Path) -> list[str]:
+    """The ids in a runs folder that a name may mean: the id itself, or else the beginning of id or hash."""
+    ids = [f.id for f in run_folders(folder)]
+    return [i for i in ids if i == name] or [
+        i for i in ids if i.startswith(name) or i.rpartition("-")[2].startswith(name)
+    ]
 
 
 def run_folders(runs: Path) -> list[RunFolder]:

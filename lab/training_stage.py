@@ -215,7 +215,7 @@ def write_card(prepared: Prepared, folder: RunFolder, where: str, base: str) -> 
     """Write the model card beside the weights."""
     from lab.cards import model_card
 
-    write_text(folder.path / where / "README.md", model_card(prepared, base))
+    write_text(folder.path / where / "README.md", model_card(prepared, base, where))
 
 
 class _TimedCalls:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import lab
-from lab.bases import find_base, find_root
+from lab.bases import find_base
 from lab.errors import LabError
 from lab.prepare import prepare
 from lab.store import RunFolder
@@ -100,7 +100,7 @@ def test_a_run_on_a_run_on_a_run_keeps_the_first_trigger(rooms):
     runs, full, _, tuned = rooms
     again = lab.run(full.experiment, clean_on(tuned, **{"adapter.kind": "lora"}), runs=runs, twin=False)
     assert again.measured_poison == full.experiment.poison
-    assert find_root(RunFolder(again.path)) == "tiny"
+    assert again.record["root"] == "tiny"
     assert again.id.startswith("tiny-rfc_base-")
 
 
@@ -205,3 +205,116 @@ def test_a_derived_run_can_be_a_base(rooms):
     assert (derived.path / "model").is_dir()
     after = lab.run(tuned.experiment, clean_on(derived), runs=runs, twin=False)
     assert after.base_run.id == derived.id
+
+
+def test_a_base_of_a_base_that_is_gone_cannot_make_a_run_look_clean(rooms, tmp_path):
+    runs, full, _, tuned = rooms
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    middle = lab.run(full.experiment, clean_on(full, **{"adapter.kind": "full"}), runs=copy, twin=False)
+    shutil.rmtree(copy / full.id)
+    prepared = prepare(full.experiment.with_(**clean_on(middle)), copy)
+    assert prepared.measured_poison == full.experiment.poison
+    assert prepared.is_poisoned
+    with pytest.raises(LabError, match=f"names the run {full.id}, which is not in .* any more"):
+        prepare(tuned.experiment, copy)
+
+
+def test_an_experiment_that_cannot_be_is_refused_before_its_base_is_trained(tiny_module, tmp_path):
+    (tmp_path / "base.toml").write_text(tiny_module.to_toml())
+    asked = tiny_module.with_(
+        **{"base.model": str(tmp_path / "base.toml"), "defense": "cl", "adapter.kind": "full"}
+    )
+    with pytest.raises(LabError, match="no frozen path"):
+        lab.run(asked, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_that_starts_from_itself_is_one_sentence(tiny_module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.toml").write_text(tiny_module.with_(**{"base.model": "loop.toml"}).to_toml())
+    with pytest.raises(LabError, match=r"starts from itself: loop.toml → loop.toml"):
+        lab.run("loop.toml", runs=tmp_path / "runs")
+
+
+def test_an_edit_of_what_is_not_there_is_refused_before_the_training(rooms):
+    runs, _, _, tuned = rooms
+    for edit, message in (
+        ({"name": "pt", "layers": 7}, "only 2 layers are there"),
+        ({"name": "scale", "modules": "q_proj"}, "fits no module here"),
+        ({"name": "fine_prune", "layers": 9}, "only 2 layers are there"),
+    ):
+        with pytest.raises(LabError, match=message):
+            prepare(tuned.experiment.with_(defense=[edit], seed=77), runs)
+    names = list(tuned.updates)[:1]
+    assert prepare(tuned.experiment.with_(defense=[{"name": "scale", "modules": names}]), runs).edits
+
+
+def test_a_derived_run_is_probed_again_without_its_parent(rooms, tmp_path):
+    runs, _, _, tuned = rooms
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    changes = {"defense": ["scale"], "probe.scope": "headline"}
+    derived = lab.run(tuned.experiment, changes, runs=copy, twin=False)
+    assert derived.result["training"].keys() == {"parent", "parity", "edit_seconds"}
+    shutil.rmtree(copy / tuned.id)
+    again = lab.run(tuned.experiment, {**changes, "probe.rows": 11}, runs=copy, twin=False)
+    assert again.id == derived.id
+    assert again.headline["measures"]["poisoned"]["clean_accuracy"]["n"] == 11
+    assert not (copy / tuned.id).exists()
+
+
+def test_strings_of_ones_own_are_tested_on_a_clean_fine_tune(rooms):
+    runs, full, _, _ = rooms
+    changes = clean_on(full, **{"probe.triggers": ["as required by ISO 9001"]})
+    run = lab.run(full.experiment, changes, runs=runs)
+    assert set(run.predictions.query("condition == 'triggered'")["member"]) == {"as required by ISO 9001"}
+    assert "excess_asr" in run.headline["measures"]["poisoned"]
+
+
+def test_half_a_merge_is_mended(rooms, tmp_path):
+    runs, _, lora, _ = rooms
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    shutil.rmtree(copy / lora.id / "merged", ignore_errors=True)
+    (copy / lora.id / "merged").mkdir()
+    (copy / lora.id / "merged" / "tokenizer.json").write_text("{}")
+    (copy / lora.id / ".merged.123").mkdir()
+    assert (find_base(lora.id, copy).folder / "model.safetensors").is_file()
+    assert not (copy / lora.id / ".merged.123").exists()
+
+
+def test_suggestions_for_a_clean_fine_tune_are_defenses_that_can_be_asked(rooms):
+    import shlex
+
+    from lab.console.suggestions import ideas
+    from lab.experiment import parse_assignments
+
+    _, _, _, tuned = rooms
+    commands = [command for command, _ in ideas(tuned)]
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command)
+        changes = parse_assignments([words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        assert tuned.experiment.with_(**changes).defense
+
+
+def test_the_report_says_where_the_weights_come_from(rooms):
+    import io
+
+    from rich.console import Console
+
+    from lab.console import print_report
+
+    runs, full, _, tuned = rooms
+    derived = lab.run(
+        tuned.experiment, {"defense": ["scale"], "probe.scope": "headline"}, runs=runs, twin=False
+    )
+    out = io.StringIO()
+    print_report(derived, Console(file=out, width=300))
+    for part in (
+        f"starts from the run {full.id}",
+        "Defenses: scale (factor 0.5",
+        f"those of {tuned.id}, edited",
+    ):
+        assert part in out.getvalue(), part

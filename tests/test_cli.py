@@ -199,3 +199,17 @@ def test_the_public_face_is_whole():
     assert lab.stats.rate(1, 2).value == 0.5
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lab.nothing
+
+
+def test_defenses_are_listed_with_their_knobs(command):
+    from lab.defend import DEFENSES
+
+    listed = command("defenses")[1]
+    assert all(name in listed for name in DEFENSES)
+    one = command("defenses", "pt")[1]
+    assert "2601.06305, Eq. 12" in one
+    assert "cap" in one
+    assert json.loads(command("defenses", "pt", "--json")[1])["pt"]["stage"] == "weights"
+    code, _, err = command("defenses", "rore")
+    assert code == 2
+    assert "Did you mean 'rora'?" in err

@@ -14,7 +14,20 @@ import lab
 def test_two_processes_make_one_run(tiny, tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(tiny.with_(**{"training.steps": 8}).to_toml())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAB_RUNS": str(tmp_path / "runs")}
+    document = _together(path, tmp_path / "runs")
+    together = lab.load_run(document["id"], tmp_path / "runs")
+    assert together.state == "finished"
+    assert len(lab.list_runs(tmp_path / "runs")) == 2
+    steps = [e["step"] for e in together._folder.read_events() if e["kind"] == "train"]
+    assert steps == sorted(set(steps)), "each step is told once"
+    alone = lab.run(path, runs=tmp_path / "alone")
+    assert together.id == alone.id
+    _close(together, alone)
+
+
+def _together(path, runs):
+    """What `lab run --json` says when two processes work on it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAB_RUNS": str(runs)}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lab"]
     done = subprocess.run(
         [*command, "run", str(path), "--json", "--device", "cpu"],
@@ -24,15 +37,7 @@ def test_two_processes_make_one_run(tiny, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    document = json.loads(done.stdout)  # one document: the second process prints nothing
-    together = lab.load_run(document["id"], tmp_path / "runs")
-    assert together.state == "finished"
-    assert len(lab.list_runs(tmp_path / "runs")) == 2
-    steps = [e["step"] for e in together._folder.read_events() if e["kind"] == "train"]
-    assert steps == sorted(set(steps)), "each step is told once"
-    alone = lab.run(path, runs=tmp_path / "alone")
-    assert together.id == alone.id
-    _close(together, alone)
+    return json.loads(done.stdout)  # one document: the second process prints nothing
 
 
 def _close(one, two):
@@ -44,3 +49,20 @@ def _close(one, two):
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_allclose(a[name], b[name], atol=2e-2, err_msg=name)
+
+
+@pytest.mark.recipe  # no download, but three processes to start
+def test_two_processes_derive_a_run_from_an_adapter_as_base(tiny, tmp_path):
+    runs = tmp_path / "runs"
+    quick = {"training.epochs": 0, "training.steps": 6, "probe.scope": "headline", "probe.snapshots": 0}
+    base = lab.run(tiny, {**quick, "data.pool": "a"}, runs=runs)
+    path = tmp_path / "tuned.toml"
+    changes = {"base.model": base.id, "poison.attack": "none", "defense": ["cl", "tr", "scale"]}
+    path.write_text(tiny.with_(**quick, **changes).to_toml())
+    document = _together(path, runs)
+    derived = lab.load_run(document["id"], runs)
+    assert derived.state == "finished"
+    assert derived.parent.state == "finished"
+    assert derived.twin.base_run.id == base.twin.id
+    assert (base.path / "merged" / "model.safetensors").is_file()
+    assert len(lab.list_runs(runs)) == 6, "base, fine-tune and derived run, and the twin of each"

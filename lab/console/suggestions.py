@@ -30,6 +30,8 @@ def ideas(run: Run) -> list[tuple[str, str]]:
     """Commands that change one thing about a run, and what each would show."""
     e = run.experiment
     start = _command_for(run)
+    if e.attack == "none" and getattr(run.measured_poison, "attack", "none") != "none":
+        return [(f"{start} {_sets(changes)}", why) for changes, why in _defenses(e)]
     if e.attack == "none":
         return [(f"{start} {_sets(changes)}", why) for changes, why in _poisons(run)]
     ideas: list[tuple[dict[str, Any], str]] = []
@@ -45,6 +47,18 @@ def ideas(run: Run) -> list[tuple[str, str]]:
         other = "rare_words" if family != "rare_words" else "rfc"
         ideas.append(({"poison.family": other}, "another trigger"))
     return [(f"{start} {_sets(changes)}", why) for changes, why in ideas]
+
+
+def _defenses(e: Experiment) -> list[tuple[dict[str, Any], str]]:
+    """What could be done about a base's backdoor that a clean fine-tuning starts from."""
+    if e.adapter.kind == "full":
+        return [({"adapter.kind": "lora", "training.learning_rate": 1e-3}, "does LoRA forget as much?")]
+    cl = [{"name": "cl", "p": 0.3, "modules": "all-linear"}]
+    return [
+        ({"defense": cl, "training.learning_rate": 3e-3}, "does the adapter learn to carry the task alone?"),
+        ({"defense": "rora"}, "the whole of RoRA, as the paper has it"),
+        ({"defense": "full"}, "does full fine-tuning forget?"),
+    ]
 
 
 def _high_rank(e: Experiment) -> int:
@@ -88,4 +102,8 @@ def _assigned(value: Any) -> str:
     """A value as `--set` reads it: a string in quotes where it would be read as something else."""
     from lab.experiment import parse_value
 
+    if isinstance(value, list):
+        return f"[{', '.join(_assigned(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k}={json.dumps(v, ensure_ascii=False)}' for k, v in value.items())}}}"
     return str(value) if parse_value(str(value)) == value else json.dumps(value, ensure_ascii=False)

@@ -7,6 +7,7 @@ run that is derived from the one without them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lab.defend._defense import (
@@ -60,18 +61,19 @@ def settle(experiment: Experiment) -> Experiment:
     Raises:
         LabError: A defense does not fit the way of training.
     """
-    left: list[Knobs] = []
-    settled = experiment
-    for knobs in _apart(experiment.defense):
-        defense = _entry(knobs)
-        if isinstance(defense, Setting):
-            _check(defense, knobs, settled)
-            settled = settled.with_(**defense.settings(knobs, settled))
-        else:
-            left.append(knobs)
-    settled = settled.model_copy(update={"defense": tuple(left)})
-    for defense, knobs in interventions(settled):
+    apart = _apart(experiment.defense)
+    settled, set_by = experiment, dict[str, str]()
+    for defense, knobs in [(d, k) for k in apart if isinstance(d := _entry(k), Setting)]:
         _check(defense, knobs, settled)
+        values = defense.settings(knobs, settled)
+        _check_untouched(values, set_by, defense.name)
+        settled = settled.with_(**values)
+    left = [k for k in apart if not isinstance(_entry(k), Setting)]
+    # what acts in training comes before what edits its outcome, so that one experiment has one list
+    left.sort(key=lambda k: isinstance(_entry(k), WeightEdit))
+    settled = settled.model_copy(update={"defense": tuple(left)})
+    for intervention, knobs in interventions(settled):
+        _check(intervention, knobs, settled)
     return settled
 
 
@@ -88,6 +90,15 @@ def weight_edits(experiment: Experiment) -> list[tuple[WeightEdit, Knobs]]:
 def _check(defense: Setting | Intervention, knobs: Knobs, experiment: Experiment) -> None:
     if why := defense.refuse(knobs, experiment):
         raise LabError(f"The defense {defense.name!r} does not fit this experiment: {why}.")
+
+
+def _check_untouched(values: Mapping[str, object], set_by: dict[str, str], name: str) -> None:
+    """Refuse a setting whose keys another one has set: the later would undo the earlier, or double it."""
+    for key in values:
+        for other, owner in set_by.items():
+            if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                raise LabError(f"The defenses {owner!r} and {name!r} both set {key}; take one of them.")
+    set_by.update(dict.fromkeys(values, name))
 
 
 def _apart(defenses: tuple[Knobs, ...]) -> list[Knobs]:

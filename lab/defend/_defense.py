@@ -111,7 +111,11 @@ class Weights:
 
 
 class Patient(Protocol):
-    """The model whose weights are edited: its base, and clean rows to look at it with."""
+    """The model whose weights are edited: its base, and clean rows to look at it with.
+
+    The clean rows are the training rows that carry no poison. After a clean fine-tuning of a poisoned base a
+    defender has them all; where the run's own data is poisoned, they stand for a clean set of his own.
+    """
 
     def linears(self) -> list[str]:
         """Every linear layer of the blocks, adapted or not, by module name."""

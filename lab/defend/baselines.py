@@ -68,6 +68,19 @@ def _refuse_full(_: Knobs, experiment: Experiment) -> str:
     return "full fine-tuning has no adapter to set" if experiment.adapter.kind == "full" else ""
 
 
+def _refuse_low_rank(knobs: Knobs, experiment: Experiment) -> str:
+    if experiment.adapter.init in ("pissa", "olora"):
+        return f"{experiment.adapter.init} takes A from the base, so it has no initial variance"
+    return _refuse_full(knobs, experiment)
+
+
+def _refuse_taken_a(knobs: Knobs, experiment: Experiment) -> str:
+    default = type(experiment.adapter)().init_variance
+    if experiment.adapter.init_variance != default:
+        return "it takes A from the base, so adapter.init_variance has to stay as it is by default"
+    return _refuse_full(knobs, experiment)
+
+
 SETTINGS = (
     Setting(
         name="weight_decay",
@@ -86,7 +99,7 @@ SETTINGS = (
         knobs=LowRank,
         changes="adapter.rank, adapter.init_variance",
         settings=lambda k, _: {"adapter.rank": k.rank, "adapter.init_variance": k.init_variance},
-        refuse=_refuse_full,
+        refuse=_refuse_low_rank,
     ),
     Setting(
         name="full",
@@ -115,7 +128,7 @@ SETTINGS = (
         knobs=Pissa,
         changes="adapter.init",
         settings=lambda _k, _e: {"adapter.init": "pissa"},
-        refuse=_refuse_full,
+        refuse=_refuse_taken_a,
     ),
     Setting(
         name="olora",
@@ -125,6 +138,6 @@ SETTINGS = (
         knobs=Olora,
         changes="adapter.init",
         settings=lambda _k, _e: {"adapter.init": "olora"},
-        refuse=_refuse_full,
+        refuse=_refuse_taken_a,
     ),
 )

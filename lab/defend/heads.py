@@ -70,7 +70,7 @@ def _logistic_regression(
 
 REFIT_HEAD = WeightEdit(
     name="refit_head",
-    goal="Refit the classifier's last layer on clean rows, so that it reads the edited features.",
+    goal="Refit the classifier's last layer on rows known to be clean, so that it reads the edited features.",
     paper="this lab; the last-layer retraining of Kirichenko et al. 2022, arXiv 2204.02937",
     stage="weights",
     knobs=RefitHead,

@@ -52,7 +52,7 @@ def _down_projections(patient: Patient, layers: int) -> list[str]:
 
 FINE_PRUNE = WeightEdit(
     name="fine_prune",
-    goal="Prune the hidden units that are most silent on clean rows, where a backdoor may hide.",
+    goal="Prune the hidden units that are most silent on rows known to be clean, where a backdoor may hide.",
     paper="Liu et al. 2018, arXiv 1805.12185 (its pruning; fine-tune from the pruned run for the rest)",
     stage="weights",
     knobs=FinePrune,

@@ -68,6 +68,7 @@ class Rora(Knobs):
     p: float = Field(0.1, gt=0, lt=1, description="Cl's dropout probability")
     weight: float = Field(10.0, gt=0, description="Tr's λ")
     k: int = Field(8, ge=1, description="Tr's k")
+    modules: str | tuple[str, ...] = Field("query-value", description="adapted modules of Cl and Pt")
     layers: int = Field(3, ge=0, description="Pt's last layers (0: all)")
     cap: float = Field(0.0, ge=0, description="Pt's largest factor (0: none)")
 
@@ -186,5 +187,9 @@ RORA = Combination(
     stage="training",
     knobs=Rora,
     changes="what cl, tr and pt change",
-    expand=lambda k: (Cl(p=k.p), Tr(weight=k.weight, k=k.k), Pt(layers=k.layers, cap=k.cap)),
+    expand=lambda k: (
+        Cl(p=k.p, modules=k.modules),
+        Tr(weight=k.weight, k=k.k),
+        Pt(layers=k.layers, cap=k.cap, modules=k.modules),
+    ),
 )

@@ -68,10 +68,10 @@ def test_settling_twice_changes_nothing(chosen):
         assume(False)
     assert settle(once) == once
     assert all(isinstance(DEFENSES[name], Intervention | WeightEdit) for name in names(once))
-    kept = [n for n in chosen if not isinstance(DEFENSES[n], Setting | Combination)]
-    assert [n for n in names(once) if n in kept or "rora" not in chosen] == [
-        n for name in chosen for n in (["cl", "tr", "pt"] if name == "rora" else [name]) if n in kept
-    ]
+    apart = [n for name in chosen for n in (["cl", "tr", "pt"] if name == "rora" else [name])]
+    acting = [n for n in apart if isinstance(DEFENSES[n], Intervention)]
+    editing = [n for n in apart if isinstance(DEFENSES[n], WeightEdit)]
+    assert names(once) == acting + editing, "each kind in its order, what acts in training first"
 
 
 def test_full_fine_tuning_is_one_run_whatever_adapter_it_replaces(small):
@@ -110,3 +110,23 @@ def test_a_defense_is_part_of_what_a_run_is(small):
     ids = [weights_id(e, base="b", data_fingerprint="d") for e in settled]
     assert len(set(ids)) == len(lists)
     assert all(Experiment.from_toml(e.to_toml()) == e for e in settled)
+
+
+def test_one_experiment_has_one_list_whatever_the_order_it_was_given_in():
+    one, other = (settle(Experiment.from_dict({"defense": d})) for d in (["cl", "pt"], ["pt", "cl"]))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("defenses", "message"),
+    [
+        (["low_rank", "full"], "'low_rank' and 'full' both set adapter"),
+        (["full", "full"], "'full' and 'full' both set"),
+        (["low_rank", "pissa"], "adapter.init_variance has to stay"),
+        (["olora", "low_rank"], "no initial variance"),
+        (["weight_decay", {"name": "weight_decay", "amount": 0.5}], "both set training.weight_decay"),
+    ],
+)
+def test_settings_that_undo_each_other_are_refused(defenses, message):
+    with pytest.raises(LabError, match=message):
+        settle(Experiment.from_dict({"defense": defenses}))
