@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.defend import Weights
-from lab.errors import LabError
+from lab.errors import LabError, NotTrainableError
 
 if TYPE_CHECKING:
     import torch
 
+    from lab.experiment import Experiment
     from lab.prepare import Prepared
     from lab.probe import Predictor
     from lab.spectra import BaseSpectrum, Update
+    from lab.train.models import LoadedBase
 
 
 class EditedModel:
@@ -35,19 +36,21 @@ class EditedModel:
     """
 
     def __init__(self, folder: Path, prepared: Prepared, device: torch.device) -> None:
+        from lab.train.devices import wants_bf16
         from lab.trained_model import load_own_base, read_asked
 
         experiment, self.labels = read_asked(folder)
         if experiment.base.load_in_4bit:
             raise LabError(f"{folder.name}: weights on a 4-bit base cannot be edited.")
         self._folder, self._prepared, self._device = folder, prepared, device
+        self._bf16 = wants_bf16(experiment.base.dtype, device)
         base = load_own_base(folder, device)
         self.base_name, self.tokenizer, self._head_modules = base.name, base.tokenizer, base.head
         if (folder / "model").is_dir():
             self.model, self._base, updates = _whole(base.model, folder / "model", device)
             self._shown: Mapping[str, Update] = updates
         else:
-            self.model, self._base, updates = _adapted(base, folder / "adapter")
+            self.model, self._base, updates = _adapted(base, folder, experiment)
             self._shown = {}
         self.model.eval()
         head = {n: p.detach().cpu().clone() for n, p in self.model.named_parameters() if self._in_head(n)}
@@ -79,15 +82,15 @@ class EditedModel:
         """The model as it is shown, ready to answer."""
         from lab.probe import Predictor
 
-        return Predictor(self.model, self.tokenizer, self.labels, self._device)
+        return Predictor(self.model, self.tokenizer, self.labels, self._device, bf16=self._bf16)
 
     def linears(self) -> list[str]:
         """Every linear layer of the blocks, by module name."""
         return list(self._base)
 
     def base_weight(self, module: str) -> torch.Tensor:
-        """W of the base, n_out × n_in."""
-        return self._base[module]
+        """W of the base, n_out × n_in; on the CPU in float32, as updates are."""
+        return self._base[module].cpu().float()
 
     def base_sigma(self, module: str) -> float:
         """σ_max(W) of the base."""
@@ -109,7 +112,7 @@ class EditedModel:
         def watch(name: str) -> Any:
             def hook(_: Any, inputs: Any) -> None:
                 mask = batch["attention_mask"].bool()
-                sums[name] = sums[name] + inputs[0][mask].abs().sum(0)
+                sums[name] = sums[name] + inputs[0][mask].float().abs().sum(0)
 
             return hook
 
@@ -148,11 +151,20 @@ class EditedModel:
 
     @cached_property
     def output_layer(self) -> str:
-        """The name of the head's last linear layer."""
+        """The name of the head's last linear layer.
+
+        Raises:
+            NotTrainableError: The head ends in something else than a linear layer with an output per label.
+        """
         from torch import nn
 
         heads = [n for n, m in self.model.named_modules() if isinstance(m, nn.Linear) and self._in_head(n)]
         fitting = [n for n in heads if self.model.get_submodule(n).out_features == len(self.labels)]
+        if not fitting:
+            raise NotTrainableError(
+                f"defense refit_head: the head of {type(self.model).__name__} has no linear layer with an "
+                f"output for each of the {len(self.labels)} labels."
+            )
         return fitting[-1]
 
     def _clean_batches(self, weights: Weights) -> Iterator[tuple[dict[str, torch.Tensor], list[int]]]:
@@ -227,24 +239,22 @@ class EditedModel:
         yield model
 
 
-def _adapted(base: Any, folder: Path) -> tuple[Any, dict[str, torch.Tensor], dict[str, Update]]:
+def _adapted(
+    base: LoadedBase, folder: Path, experiment: Experiment
+) -> tuple[Any, dict[str, torch.Tensor], dict[str, Update]]:
     """A base with a trained head and its original weights, and the adapter's updates apart."""
-    from lab.spectra import DoraUpdate
+    from lab.saved_updates import read_updates
     from lab.train.adapters import block_linears, load_adapter
-    from lab.train.deltas import saved_updates
 
-    model: Any = load_adapter(base, folder)
-    updates = saved_updates(model)
-    plain = model.unload()
+    read = read_updates(folder, experiment)
+    plain: Any = load_adapter(base, folder / "adapter").unload()
     weights = {n: m.weight.detach().clone() for n, m in block_linears(plain).items()}
-    for name, update in updates.items():
-        if isinstance(update, DoraUpdate):  # its W is the model's own tensor, which edits write to
-            updates[name] = replace(update, base_weight=weights[name].cpu().float())
-    return plain, weights, updates
+    # in the model's order; that of the files is the alphabet's
+    return plain, weights, {n: read[n] for n in dict.fromkeys([*weights, *read]) if n in read}
 
 
 def _whole(base: Any, folder: Path, device: Any) -> tuple[Any, dict[str, torch.Tensor], dict[str, Update]]:
-    """A fully fine-tuned model, the base's weights, and the difference of the two."""
+    """A fully fine-tuned model, the base's weights, and the difference of the two, on the CPU."""
     from lab.spectra import DenseUpdate
     from lab.train.adapters import block_linears
     from lab.train.models import load_full
@@ -252,4 +262,4 @@ def _whole(base: Any, folder: Path, device: Any) -> tuple[Any, dict[str, torch.T
     model = load_full(folder, device)
     old = {n: m.weight.detach().clone() for n, m in block_linears(base).items()}
     new = {n: m.weight.detach() for n, m in block_linears(model).items()}
-    return model, old, {n: DenseUpdate(new[n].float() - old[n].float()) for n in old}
+    return model, old, {n: DenseUpdate(new[n].cpu().float() - old[n].cpu().float()) for n in old}

@@ -22,6 +22,7 @@ class SweepPlan:
         over: The grid.
         arms: Named ways to run every point, None without.
         seeds: How many seeds, or which.
+        tune: What is chosen on validation rows for every point and arm, None without: over, measure.
     """
 
     about: dict[str, str]
@@ -29,6 +30,7 @@ class SweepPlan:
     over: dict[str, list[Any]]
     arms: dict[str, dict[str, Any]] | None
     seeds: int | list[int]
+    tune: dict[str, Any] | None = None
 
 
 def preset_names() -> list[str]:
@@ -59,6 +61,8 @@ def sweep_names() -> list[str]:
 def load_sweep(name: str) -> SweepPlan:
     """Read a shipped sweep, or one of the user's own (a TOML file with a table `over`, `arms` or both).
 
+    Keys are dotted, in quotes ("adapter.rank" = 4) or as TOML's own tables (adapter.rank = 4).
+
     Raises:
         LabError: An unknown name, or a file that is no sweep; names the key that is wrong.
     """
@@ -67,24 +71,43 @@ def load_sweep(name: str) -> SweepPlan:
         raise unknown_name("sweep", name, sweep_names())
     values = parse_toml(_text(path), path.name)
     start = load_experiment(str(values.pop("preset", "rfc-citation")))
-    try:
-        plan = SweepPlan(
-            about={k: str(v) for k, v in values.pop("about", {}).items()},
-            experiment=start.with_(**values.pop("set", {})),
-            over=values.pop("over", {}),
-            arms=values.pop("arms", {}) or None,
-            seeds=values.pop("seeds", 3),
-        )
-        if not all(isinstance(keys, Mapping) for keys in (plan.over, *(plan.arms or {}).values())):
-            raise TypeError
-    except (AttributeError, TypeError):
-        raise LabError(
-            f"{path.name}: about, set, over and arms are tables, seeds a number or a list."
-        ) from None
+    tables = {key: values.pop(key, {}) for key in ("about", "set", "over", "tune", "arms")}
+    seeds = values.pop("seeds", 3)
     if values:
-        valid = ["about", "preset", "set", "over", "arms", "seeds"]
-        raise unknown_name(f"key in {path.name}", next(iter(values)), valid)
-    return plan
+        raise unknown_name(f"key in {path.name}", next(iter(values)), ["preset", "seeds", *tables])
+    if not all(isinstance(t, Mapping) for t in tables.values()) or not isinstance(seeds, int | list):
+        raise LabError(f"{path.name}: about, set, over, tune and arms are tables, seeds a number or a list.")
+    arms, tune = tables["arms"], dict(tables["tune"])
+    for arm, keys in arms.items():
+        if not isinstance(keys, Mapping):
+            raise LabError(f"{path.name}: arms are tables of keys, but {arm} = {keys!r}.")
+    if isinstance(tune.get("over"), Mapping):
+        tune["over"] = _dotted(tune["over"], f"{path.name}: tune.over")
+    return SweepPlan(
+        about={k: str(v) for k, v in tables["about"].items()},
+        experiment=start.with_(**_dotted(tables["set"], f"{path.name}: set")),
+        over=_dotted(tables["over"], f"{path.name}: over"),
+        arms={arm: _dotted(keys, f"{path.name}: arms.{arm}") for arm, keys in arms.items()} or None,
+        seeds=seeds,
+        tune=tune or None,
+    )
+
+
+def _dotted(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A table's values by dotted key; without its quotes, TOML reads one as a table within a table.
+
+    As a table it would replace its whole section, and so reset what the experiment says there.
+    """
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        within = {key: value}
+        if isinstance(value, Mapping):
+            within = {f"{key}.{k}": v for k, v in _dotted(value, where).items()}
+        for name in within:
+            if name in out:
+                raise LabError(f"{where}: {name} is given twice.")
+        out |= within
+    return out
 
 
 def is_sweep(name: str) -> bool:

@@ -77,7 +77,7 @@ class Run:
     @property
     def parent(self) -> Run | None:
         """The run whose trained weights this derived run edits; None where it was trained itself."""
-        name = self.result["training"].get("parent", "")
+        name = self.record.get("parent", "")
         return Run(self.path.parent / name) if name else None
 
     def surgery(self, *, rows: int = 400, split: str = "validation", device: str = "auto") -> Surgery:
@@ -311,6 +311,19 @@ class Figures:
         from lab import figures
 
         return figures.surgery_curve(self._run.surgery().curve(kept))
+
+    def threshold_curve(self, scales: Sequence[float] | None = None) -> Figure:
+        """Triggered rows off the target over the scale of ΔW, predicted and measured; asks the model.
+
+        Args:
+            scales: Multiples of the trained scale; by default those of `lab.surgery.SCALES`. Those of zero
+                and below have no place on the axis.
+        """
+        from lab import figures
+        from lab.surgery import SCALES
+
+        found = self._run.surgery().threshold(SCALES if scales is None else scales)
+        return figures.threshold_curve(found.flips, marks={"trained": 1.0, "s*": found.s_star})
 
 
 def load_run(name: str, runs: str | Path | None = None) -> Run:

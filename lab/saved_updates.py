@@ -1,7 +1,8 @@
 """What a finished run changed, read from its files: the adapter's factors, and W's spectra from the cache.
 
 No model is built. W itself is read only where ΔW does not factor (full fine-tuning, DoRA), or where its
-spectra are not in the cache yet.
+spectra are not in the cache yet. It is W as training started from it: rounded where the experiment loads the
+base in bfloat16.
 """
 
 from __future__ import annotations
@@ -34,32 +35,61 @@ def read_updates(run: Path, experiment: Experiment) -> dict[str, Update]:
         experiment: Its experiment, for the base that it starts from.
 
     Raises:
-        LabError: Weights are missing or damaged, or the base is no longer there.
+        LabError: Weights are missing or damaged, the base is no longer there, or ΔW depends on a W that was
+            in 4-bit (DoRA).
     """
     base = find_base(experiment.base.model, run.parent)
     if (run / "model").is_dir():
-        return _difference(run / "model", base)
-    return _of_adapter(run / "adapter", base)
+        return _difference(run / "model", base, _precision(experiment))
+    return _of_adapter(run / "adapter", base, _precision(experiment))
 
 
 def read_base_spectra(
     experiment: Experiment, runs: Path, updates: Mapping[str, Update]
 ) -> dict[str, BaseSpectrum]:
-    """Singular values and vectors of W under these updates, from the cache where they are known."""
+    """Singular values and vectors of W under these updates, from the cache where they are known.
+
+    Raises:
+        LabError: They are not, and W cannot be read: it is not there, or was in 4-bit.
+    """
     from lab.spectra import base_spectra
 
     base = find_base(experiment.base.model, runs)
     shapes = {name: update.shape for name, update in updates.items()}
-    return base_spectra(shapes, base.sha256, lambda: read_weights(base.folder, updates))
+    precision = _precision(experiment)
+    return base_spectra(shapes, base.sha256, lambda: read_weights(base.folder, updates, precision), precision)
 
 
-def read_weights(folder: Path, modules: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The weight matrices of some modules from a model folder, in float32.
+def read_weights(folder: Path, modules: Iterable[str], precision: str = "float32") -> dict[str, torch.Tensor]:
+    """The weight matrices of some modules from a model folder.
 
     A checkpoint may name them with or without the model's own prefix ("bert.", "model.").
+
+    Args:
+        folder: The model's folder.
+        modules: Whose matrices.
+        precision: What a model is loaded in, "float32" or "bfloat16": what it rounds is rounded here too.
+
+    Returns:
+        Float32 matrices, n_out × n_in, by module name.
+
+    Raises:
+        LabError: A matrix is missing or damaged, or "4bit" is asked for.
     """
+    import torch
+
+    if precision == "4bit":
+        raise LabError("The weights of a 4-bit base cannot be read from its files: quantising changes them.")
+    dtype = getattr(torch, precision)
     with _tensors(sorted(folder.glob("*.safetensors"))) as (names, get):
-        return {module: get(_stored_name(module, names)).float() for module in modules}
+        return {module: get(_stored_name(module, names)).to(dtype).float() for module in modules}
+
+
+def _precision(experiment: Experiment) -> str:
+    """What the base is loaded in, by the name that the cache of its spectra has for it."""
+    if experiment.base.load_in_4bit:
+        return "4bit"
+    return "bfloat16" if experiment.base.dtype == "bfloat16" else "float32"
 
 
 def _stored_name(module: str, names: Mapping[str, Any]) -> str:
@@ -74,7 +104,7 @@ def _stored_name(module: str, names: Mapping[str, Any]) -> str:
     raise LabError(f"The base's weights hold no matrix for the module {module!r}.")
 
 
-def _of_adapter(folder: Path, base: BaseSource) -> dict[str, Update]:
+def _of_adapter(folder: Path, base: BaseSource, precision: str) -> dict[str, Update]:
     from lab.spectra import DoraUpdate, FactoredUpdate
 
     config = read_json(folder / "adapter_config.json")
@@ -90,7 +120,7 @@ def _of_adapter(folder: Path, base: BaseSource) -> dict[str, Update]:
             B = get(f"{_PREFIX}{module}.lora_B.weight").float() * _scaling(config, module, A.shape[0])
             magnitude = f"{_PREFIX}{module}.lora_magnitude_vector"
             if magnitude in names:
-                W = read_weights(base.folder, [module])[module]
+                W = read_weights(base.folder, [module], precision)[module]
                 updates[module] = DoraUpdate(W, B, A, get(magnitude).float())
             else:
                 updates[module] = FactoredUpdate(B, A)
@@ -106,12 +136,12 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _difference(folder: Path, base: BaseSource) -> dict[str, Update]:
-    """W − W₀ of every matrix inside the blocks."""
+def _difference(folder: Path, base: BaseSource, precision: str) -> dict[str, Update]:
+    """W − W₀ of every matrix inside the blocks, W₀ being what training started from."""
     from lab.spectra import DenseUpdate
 
     blocks = block_matrices(folder)
-    new, old = read_weights(folder, blocks), read_weights(base.folder, blocks)
+    new, old = read_weights(folder, blocks), read_weights(base.folder, blocks, precision)
     return {module: DenseUpdate(new[module] - old[module]) for module in blocks}
 
 

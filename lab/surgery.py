@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
     from lab.edited_model import EditedModel
     from lab.record import Run
+    from lab.threshold import Threshold
 
 Modules = str | Sequence[str]
 
 #: From nothing over the trained scale to far beyond what rescaling reaches.
-_SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Surgery:
     run: Run
     weights: Weights
     moves: tuple[Knobs, ...]
-    _theatre: _Theatre = field(repr=False)
+    _rows: _AskedRows = field(repr=False)
 
     def apply(self, defense: str, **knobs: Any) -> Surgery:
         """Make any weight edit of `lab.defend` the next move: `apply("pt", layers=2)`.
@@ -58,8 +59,13 @@ class Surgery:
             raise unknown_name("weight edit", defense, [n for n, d in DEFENSES.items() if _is_edit(d)])
         from lab.experiment import Experiment
 
-        [move] = Experiment.from_dict({"defense": [{"name": defense, **knobs}]}).defense
-        weights = entry.edit(move, self.weights, self._theatre.patient)
+        try:
+            [move] = Experiment.from_dict({"defense": [{"name": defense, **knobs}]}).defense
+        except LabError as error:
+            # nobody who makes a move has a list of defenses with a first place
+            said = str(error).replace("defense.0.", "").replace("[defense.0]", f"[{defense}]")
+            raise LabError(f"surgery: {defense}: {said}") from None
+        weights = entry.edit(move, self.weights, self._rows.patient)
         return replace(self, weights=weights, moves=(*self.moves, move))
 
     def keep(self, components: Sequence[int], modules: Modules = "all-linear", layers: int = 0) -> Surgery:
@@ -88,14 +94,14 @@ class Surgery:
         Returns:
             Measures (`lab.tables.MEASURE_COLUMNS`).
         """
-        return self._theatre.measures(self.run.id, self.weights)
+        return self._rows.measures(self.run.id, self.weights)
 
     def curve(self, kept: Sequence[int] | None = None, modules: Modules = "all-linear") -> pd.DataFrame:
         """Both rates against the number of singular components that are kept.
 
         Args:
-            kept: How many to keep, each in turn; by default every number up to the widest update's rank, in
-                at most ten steps.
+            kept: How many to keep, each in turn, 0 for none of them; by default every number up to the widest
+                update's rank, in at most ten steps. A number below 0 is refused before anything is measured.
             modules: Which modules' updates are cut.
 
         Returns:
@@ -109,6 +115,8 @@ class Surgery:
         counts = list(kept) if kept is not None else self._counts(modules)
         if not counts:
             raise LabError("The surgery curve needs at least one number of components to keep.")
+        if min(counts) < 0:
+            raise LabError(f"surgery: kept = {min(counts)}: should be 0 (no component) or more.")
         parts = []
         for count in counts:
             cut = self.truncate(count, modules) if count else self.scale(0.0, modules)
@@ -123,19 +131,22 @@ class Surgery:
         widest = max(getattr(u, "inner", u).rank_bound for u in updates)
         return sorted({round(i * widest / min(widest, 10)) for i in range(min(widest, 10) + 1)})
 
-    def threshold(self, scales: Sequence[float] = _SCALES) -> Threshold:
+    def threshold(self, scales: Sequence[float] = SCALES) -> Threshold:
         """The threshold s* on held-out triggered rows: a heuristic, with what it predicts beside what is so.
 
         Args:
             scales: Multiples of the trained scale at which the triggered rows are asked again.
 
         Raises:
-            LabError: There is no backdoor to measure, or ΔW is not linear in its scale (DoRA).
+            LabError: There is no backdoor to measure, no scale, or ΔW is not linear in its scale (DoRA).
         """
-        return self._theatre.threshold(self.weights, scales)
+        return self._rows.threshold(self.weights, scales)
 
     def save_as(self, name: str = "", *, twin: bool = True) -> Run:
         """Make the moves a run of its own, derived from this one, and measure it as this one was.
+
+        A name is no part of a run's identity: moves that were saved before are that run, under the name that
+        it got then.
 
         Args:
             name: A name to find it by.
@@ -155,31 +166,18 @@ class Surgery:
         return run(asked, runs=self.run.path.parent, twin=twin)
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The threshold s* of arXiv 2601.06305, Prop. 4.2, as this lab estimates it (`lab.probe.threshold`).
-
-    Attributes:
-        s_star: The multiple of the trained scale above which half of the triggered rows would no longer get
-            the target, if margins were linear in the scale; inf where they never would. A heuristic.
-        modules: One line per module: module, layer, backdoor_alignment (ρ_bd), effective_alignment (ρ_eff),
-            s_star = (ρ_bd/ρ_eff)·σ_max(W)/σ_max(ΔW) as a multiple of the trained scale; NaN where ρ_eff ≤ 0.
-        flips: One line per scale: scale, predicted (share of triggered rows that no longer get the target),
-            measured, low, high, n; `lab.figures.threshold_curve` draws it.
-    """
-
-    s_star: float
-    modules: pd.DataFrame
-    flips: pd.DataFrame
-
-
 def open_surgery(run: Run, *, rows: int, split: str, device: str) -> Surgery:
     """Load a run's model and rows; see `lab.record.Run.surgery`.
+
+    A derived run is opened from its parent's weights with its own edits made again, where the parent is
+    there: edits that made a whole model of an adapter leave no factors, and what is saved replays every move
+    on the parent's.
 
     Raises:
         LabError: The run is not finished, its weights cannot be edited, or too few rows are asked for.
     """
     from lab.edited_model import EditedModel
+    from lab.editing_stage import apply_edits
     from lab.prepare import prepare
     from lab.train.devices import resolve_device
 
@@ -187,16 +185,26 @@ def open_surgery(run: Run, *, rows: int, split: str, device: str) -> Surgery:
         raise unknown_name("split", split, ["validation", "test"])
     _ = run.result  # an unfinished run says so in one sentence
     prepared = prepare(run.experiment, run.path.parent)
-    patient = EditedModel(run.path, prepared, resolve_device(device))
+    parent = _parent_with_weights(run)
+    patient = EditedModel(parent.path if parent else run.path, prepared, resolve_device(device))
+    weights = apply_edits(prepared, patient) if parent else patient.weights
     texts = prepared.headline_texts(prepared.evaluation_rows(split, 0))
     count = rows // 2 if prepared.target_label else rows
     if count < 1:
         raise LabError(f"surgery: rows = {rows}; at least 2 are needed, untouched ones and triggered ones.")
     asked = _some_of_each(texts, count, prepared.experiment.seed)
-    return Surgery(run, patient.weights, (), _Theatre(patient, asked, split, prepared.target_label))
+    return Surgery(run, weights, (), _AskedRows(patient, asked, split, prepared.target_label))
 
 
-class _Theatre:
+def _parent_with_weights(run: Run) -> Run | None:
+    """The run that a derived run edits, if it still holds what it trained."""
+    parent = run.parent
+    if parent and any((parent.path / part).is_dir() for part in ("adapter", "model")):
+        return parent
+    return None
+
+
+class _AskedRows:
     """The one model of all surgeries on a run, and the tokenised rows that they are measured on."""
 
     def __init__(self, patient: EditedModel, asked: pd.DataFrame, split: str, target: str) -> None:
@@ -220,62 +228,13 @@ class _Theatre:
         )
 
     def threshold(self, weights: Weights, scales: Sequence[float]) -> Threshold:
-        import numpy as np
-        import pandas as pd
-
-        from lab.modules import layer_index
-        from lab.probe.threshold import measure_margins
-        from lab.spectra import DoraUpdate
-        from lab.stats import rate
+        from lab.threshold import estimate_threshold
 
         triggered = self._asked.index[self._asked["condition"] == "triggered"]
         if triggered.empty:
             raise LabError("There is no backdoor in this run or its base whose threshold could be measured.")
-        if any(isinstance(update, DoraUpdate) for update in weights.updates.values()):
-            raise LabError("DoRA's ΔW is not linear in its scale, so the threshold s* says nothing about it.")
-        predictor = self.patient.show(weights).predictor
-        index = {label: i for i, label in enumerate(predictor.labels)}
-        ids, target = [self._ids[i] for i in triggered], index[self._target]
-        base = {name: self.patient.base_weight(name) for name in weights.updates}
-        margins = measure_margins(
-            predictor.model,
-            weights.updates,
-            base,
-            ids,
-            [index[label] for label in self._asked["label"][triggered]],
-            target,
-            int(predictor.tokenizer.pad_token_id),
-        )
-        lines = []
-        for scale in scales:
-            scaled = {name: update.rescale(scale) for name, update in weights.updates.items()}
-            model = self.patient.show(replace(weights, updates=scaled)).predictor
-            measured = rate(int((model.logits_of_tokens(ids).argmax(axis=1) != target).sum()), len(ids))
-            lines.append(
-                {
-                    "scale": float(scale),
-                    "predicted": margins.predicted_flips(scale),
-                    "measured": measured.value,
-                    "low": measured.low,
-                    "high": measured.high,
-                    "n": measured.n,
-                }
-            )
-        bd, eff = margins.backdoor_alignment, margins.effective_alignment
-        strength = {
-            n: self.patient.base_sigma(n) / max(float(u.singular_values()[0]), 1e-30)
-            for n, u in weights.updates.items()
-        }
-        modules = pd.DataFrame(
-            {
-                "module": list(bd),
-                "layer": [layer_index(name) for name in bd],
-                "backdoor_alignment": list(bd.values()),
-                "effective_alignment": list(eff.values()),
-                "s_star": [bd[n] / eff[n] * strength[n] if eff[n] > 0 else float("nan") for n in bd],
-            }
-        )
-        return Threshold(float(np.median(margins.critical_scales())), modules, pd.DataFrame(lines))
+        target = self.patient.predictor.labels.index(self._target)
+        return estimate_threshold(self.patient, weights, [self._ids[i] for i in triggered], target, scales)
 
 
 def _some_of_each(texts: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:

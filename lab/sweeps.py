@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.defend import settle
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
 from lab.presets import load_experiment
@@ -34,6 +36,14 @@ class _Cell:
     seed: int
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One line of a sweep's table: keys as they were asked for, and what the run says of them and more."""
+
+    asked: dict[str, Any]
+    found: dict[str, Any]
+
+
 def sweep(
     experiment: str | Path | Experiment,
     over: Grid,
@@ -52,28 +62,36 @@ def sweep(
         experiment: What to start from: a preset, a file, an `Experiment`.
         over: Dotted keys and their values: `{"adapter.rank": [1, 4, 16]}`; {} for the seeds alone.
         arms: Named ways to do it, each with its dotted keys, `{"lora": {}, "rora": {"defense": ["rora"]}}`;
-            every point is run with each of them.
+            every point is run with each of them. An arm has no key of its own that is swept or tuned.
         seeds: How many seeds (0, 1, …), or which.
-        tune: `{"over": grid, "measure": kind}`: for every point, first choose these values on validation
-            rows with the first seed, then run all seeds with them.
+        tune: `{"over": grid, "measure": kind}` (clean accuracy by default): for every point and arm, first
+            choose these values on validation rows with the first seed alone, then run all seeds with them.
         runs: The runs folder.
         twin: Also run the clean twins.
         device: "auto", "cpu", "cuda" or "mps".
         on_event: Called with every event of every run, and with `{"kind": "cell", …}` for each cell.
 
     Returns:
-        One line per cell: arm (where there are arms), the grid's keys, seed, run, state, reason, split,
-        `alpha/r` (NaN for full fine-tuning), `training.learning_rate`, `training.steps`, then each headline
-        measure as `kind`, `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
+        One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
+        reason, split, trigger, `alpha/r` (NaN for full fine-tuning), `training.learning_rate`,
+        `training.steps`, then each headline measure as `kind`, `kind.n`, `kind.low`, `kind.high` (the
+        twin's with the prefix `twin.`).
+
+        A key's column holds what was trained with. Where a defense such as "full" or "low_rank" sets a key
+        itself, that is not what the grid asked for (nor is a rank that full fine-tuning does not have, NaN):
+        then what was asked, which tells the cells apart, stands for every cell under `asked.` and the key.
 
     Raises:
-        LabError: On a key or value that no cell could have; nothing has been run then.
+        LabError: On a key or value that no cell could have, or a key that would overwrite another; nothing
+            has been run then.
     """
     import pandas as pd
 
     start = load_experiment(experiment)
-    chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    ways = {"": {}} if arms is None else arms
+    first_seed, *_ = chosen_seeds = seed_list(seeds)
+    ways = arms or {"": {}}
+    tuned_over, measure = _tuning(tune)
+    _check_keys(over, tuned_over, ways)
     cells = [
         _Cell(
             start.with_(**{**keys, **point, "seed": seed}), {**({"arm": arm} if arm else {}), **point}, seed
@@ -82,28 +100,32 @@ def sweep(
         for seed in chosen_seeds
         for arm, keys in ways.items()
     ]  # a wrong key is told before hours of work, not after
+    for cell in cells:
+        for point in grid_points(tuned_over):
+            cell.experiment.with_(**point)
     listen = on_event or (lambda _: None)
     tuned: dict[str, dict[str, Any]] = {}
     lines = []
     for number, cell in enumerate(cells):
         shown, seed = cell.shown, cell.seed
         listen({"kind": "cell", "done": number, "total": len(cells), "point": shown, "seed": seed})
-        line: dict[str, Any] = {**shown, "seed": seed}
+        line = _Line({**shown, "seed": seed}, {})
         try:
             index = repr(shown)
-            if tune and index not in tuned:
-                first = cell.experiment.with_(seed=chosen_seeds[0])
-                tuned[index] = _tuned(first, tune, runs, device, listen)
+            if tuned_over and index not in tuned:
+                first = cell.experiment.with_(seed=first_seed)
+                tuned[index] = _tuned(first, tuned_over, measure, runs, device, listen)
             extra = tuned.get(index, {})
-            line |= extra
+            line.asked.update(extra)
             asked = cell.experiment.with_(**extra)
-            # what was asked stands as it was asked, at its place; the run tells the rest
-            lines.append({**line, **_cell(asked, runs, twin, device, listen), **line})
+            line.found.update(_trained_with(asked, {k: v for k, v in line.asked.items() if "." in k}))
+            line.found.update(_cell(asked, runs, twin, device, listen))
         except Exception as error:
             reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-            lines.append({**line, "run": "", "state": "failed", "reason": reason})
+            line.found.update({"run": "", "state": "failed", "reason": reason})
+        lines.append(line)
     listen({"kind": "cell", "done": len(cells), "total": len(cells), "point": {}, "seed": -1})
-    return pd.DataFrame(lines)
+    return pd.DataFrame(_with_asked(lines))
 
 
 def tune(
@@ -117,6 +139,8 @@ def tune(
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Experiment, pd.DataFrame]:
     """Choose values on validation rows; test rows are not looked at.
+
+    What is chosen is one value of each key for all of the seeds. `lab.sweep` tunes with its first seed.
 
     Args:
         experiment: What to start from.
@@ -143,7 +167,9 @@ def tune(
     if measure not in table or table[measure].isna().all():
         reasons = "; ".join(sorted(set(table.get("reason", [])))) or f"no run has the measure {measure!r}"
         raise LabError(f"Nothing to tune on: {reasons}.")
-    means = [table.loc[_matches(table, point), measure].mean() for point in grid_points(over)]
+    # by place and not by value: a cell's column may hold something else than what was asked for
+    places = [number // len(seed_list(seeds)) for number in range(len(table))]
+    means = table[measure].groupby(places).mean().tolist()
     best = grid_points(over)[max(range(len(means)), key=lambda i: (means[i] == means[i], means[i]))]
     return start.with_(**best), table
 
@@ -157,15 +183,33 @@ def grid_points(over: Grid) -> list[dict[str, Any]]:
     for key, values in over.items():
         if key == "seed":
             raise LabError("Sweep over seeds with `seeds`, not with the key 'seed'.")
-        if isinstance(values, str) or not len(values):
-            raise LabError(f"{key}: give a list with at least one value to sweep over.")
+        if isinstance(values, (str, Mapping)) or not hasattr(values, "__len__") or not len(values):
+            raise LabError(f"{key} = {values!r}: give a list with at least one value to sweep over.")
     return [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """Which seeds are asked for: 0, 1, … for a number of them.
+
+    Raises:
+        LabError: No seed at all, or something else than whole numbers.
+    """
+    asked: Any = seeds
+    listed: list[Any] = []
+    if isinstance(asked, Integral) and not isinstance(asked, bool):
+        listed = list(range(int(asked)))
+    elif hasattr(asked, "__iter__") and not isinstance(asked, (str, Mapping)):
+        listed = list(asked)
+    if not listed or not all(isinstance(s, Integral) and not isinstance(s, bool) for s in listed):
+        raise LabError(f"seeds = {seeds!r}: give a number from 1 up, or a list of seeds such as [0, 1, 2].")
+    return [int(seed) for seed in listed]
 
 
 def cell_line(run: Run) -> dict[str, Any]:
     """The headline of a finished run as a sweep's table has it.
 
-    What is easily confounded with a rank stands beside it: alpha/r, learning rate, steps as resolved.
+    What is easily confounded with a rank stands beside it: alpha/r, learning rate, steps as trained with.
+    The trigger is the one that was measured, the run's own or its base's; "" where there is none.
     """
     from lab.store import headline_columns
 
@@ -176,6 +220,7 @@ def cell_line(run: Run) -> dict[str, Any]:
         "state": run.state,
         "reason": "",
         "split": headline["split"],
+        "trigger": _trigger(run),
         "alpha/r": adapter.alpha_value / adapter.rank if adapter.kind == "lora" else float("nan"),
         "training.learning_rate": training.learning_rate,
         "training.steps": training.steps,
@@ -189,26 +234,82 @@ def _cell(asked: Experiment, runs: Any, twin: bool, device: str, listen: Any) ->
     return cell_line(run(asked, runs=runs, twin=twin, device=device, on_event=listen))
 
 
-def _tuned(asked: Experiment, how: Mapping[str, Any], runs: Any, device: str, listen: Any) -> dict[str, Any]:
-    unknown = set(how) - {"over", "measure"}
-    if unknown or "over" not in how:
+def _trigger(run: Run) -> str:
+    """What to call the trigger that a run was measured with: the strings asked for, a member, or a family."""
+    poison = run.measured_poison
+    member, family = str(getattr(poison, "member", "")), str(getattr(poison, "family", ""))
+    return ", ".join(run.asked_probe.triggers) or (family if member in ("", "any") else member)
+
+
+def _tuning(how: Mapping[str, Any] | None) -> tuple[Grid, str]:
+    """What is to be tuned over, {} for nothing, and on which measure."""
+    if how is None:
+        return {}, "clean_accuracy"
+    over = how.get("over")
+    if set(how) - {"over", "measure"} or not isinstance(over, Mapping) or not over:
         raise LabError("tune: give {over = {key = [values]}, measure = kind}.")
     measure = str(how.get("measure", "clean_accuracy"))
-    best, _ = tune(asked, how["over"], measure, seeds=[asked.seed], runs=runs, device=device, on_event=listen)
+    if measure not in MEASURE_KINDS:
+        raise unknown_name("measure", measure, MEASURE_KINDS)
+    return over, measure
+
+
+def _check_keys(over: Grid, tuned: Grid, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a key that would overwrite another one without a word: the last one set would win."""
+    for key in tuned:
+        if key in over:
+            raise LabError(f"tune: {key!r} is swept over too; a key is either swept or tuned.")
+    for arm, keys in arms.items():
+        for key in keys:
+            if key == "seed":
+                raise LabError(f"arms.{arm}: choose seeds with `seeds`, not with the key 'seed'.")
+            for where, others in (("over", over), ("tune", tuned)):
+                # the other way round, `defense.0.p` over an arm's `defense`, both are heard
+                if any(key == other or key.startswith(f"{other}.") for other in others):
+                    raise LabError(
+                        f"arms.{arm}: {key!r} is also in `{where}`, whose values would take its place; "
+                        f"leave it out of one of the two."
+                    )
+
+
+def _tuned(
+    asked: Experiment, over: Grid, measure: str, runs: Any, device: str, listen: Any
+) -> dict[str, Any]:
+    best, _ = tune(asked, over, measure, seeds=[asked.seed], runs=runs, device=device, on_event=listen)
     values = best.to_dict()
-    return {key: _at(values, key) for key in how["over"]}
+    return {key: _at(values, key) for key in over}
+
+
+def _trained_with(asked: Experiment, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of these keys in the training itself, the very objects where they are those asked for."""
+    settled = settle(asked)
+    before, after = asked.to_dict(), settled.to_dict()
+    found = {}
+    for key, value in keys.items():
+        section, _, name = key.partition(".")
+        if section == "adapter" and name != "kind" and settled.adapter.kind == "full":
+            found[key] = float("nan")
+        elif section == "defense" or _at(before, key) == _at(after, key):
+            found[key] = value
+        else:
+            found[key] = _at(after, key)
+    return found
+
+
+def _with_asked(lines: Sequence[_Line]) -> list[dict[str, Any]]:
+    """The table's lines, with a column for what was asked of each key that some cell trained otherwise."""
+    apart = [
+        key
+        for key in dict.fromkeys(key for line in lines for key in line.asked)
+        if any(key in line.found and line.found[key] != line.asked[key] for line in lines)
+    ]
+    return [
+        {**line.asked, **{f"asked.{k}": line.asked[k] for k in apart if k in line.asked}, **line.found}
+        for line in lines
+    ]
 
 
 def _at(values: Any, key: str) -> Any:
     for part in key.split("."):
         values = values[int(part)] if isinstance(values, list) else values[part]
     return values
-
-
-def _matches(table: pd.DataFrame, point: Mapping[str, Any]) -> pd.Series:
-    import pandas as pd
-
-    same = pd.Series(True, index=table.index)
-    for key, value in point.items():
-        same &= table[key].map(lambda v, value=value: v == value)
-    return same

@@ -1,4 +1,4 @@
-"""A poisoned base on the real model: clean LoRA fine-tuning keeps the backdoor; spectra and surgery see it."""
+"""A poisoned base on the real model: clean LoRA fine-tuning keeps the backdoor, as spectra and surgery see."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_lora_is_spectrally_weak_beside_full_fine_tuning(fine_tuned):
 
 
 def test_surgery_takes_the_fine_tuning_away_and_the_backdoor_stays(fine_tuned):
-    base, tuned = fine_tuned
+    _, tuned = fine_tuned
     opened = tuned.surgery()
     plain = opened.measures().set_index("kind")
     assert plain["n"].to_dict()["attack_success_rate"] == 200

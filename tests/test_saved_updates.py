@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lab.edited_model import EditedModel
-from lab.errors import LabError
+from lab.errors import LabError, NotTrainableError
 from lab.files import write_json
 from lab.prepare import prepare
 from lab.results import experiment_record
@@ -23,6 +23,12 @@ WAYS = {
     "dora": {"adapter.variant": "dora"},
     "query-value": {"adapter.targets": ["query", "value"]},
     "full": {"adapter.kind": "full"},
+}
+#: The same with a base that is rounded when it is loaded.
+BF16 = {
+    "bf16": {"base.dtype": "bfloat16"},
+    "bf16-full": {"base.dtype": "bfloat16", "adapter.kind": "full"},
+    "bf16-dora": {"base.dtype": "bfloat16", "adapter.variant": "dora"},
 }
 
 
@@ -39,7 +45,7 @@ def made(tiny, kept, tmp_path):
     def make(way):
         folder, found = kept
         if way not in found:
-            found[way] = build(tiny.with_(**WAYS[way]), folder / way)
+            found[way] = build(tiny.with_(**{**WAYS, **BF16}[way]), folder / way)
         prepared, model = found[way]
         shutil.copytree(folder / way, tmp_path / way)
         return tmp_path / way, prepared, copy.deepcopy(model)
@@ -65,16 +71,64 @@ def build(experiment, folder):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_files_tell_what_the_loaded_model_tells(made, way):
+def test_the_files_tell_what_the_model_that_is_edited_tells(made, way):
     folder, prepared, _ = made(way)
     read = read_updates(folder, prepared.experiment)
-    loaded = EditedModel(folder, prepared, torch.device("cpu")).weights.updates
+    patient = EditedModel(folder, prepared, torch.device("cpu"))
+    loaded = patient.weights.updates
     assert set(read) == set(loaded)
+    assert list(loaded) == [name for name in patient.linears() if name in read]
     assert len(read) == (4 if way == "query-value" else 12)
     for name, update in read.items():
         assert type(update) is type(loaded[name])
         torch.testing.assert_close(update.dense(), loaded[name].dense(), rtol=0, atol=1e-7)
         assert update.norm() > 0.01
+
+
+@pytest.mark.parametrize("way", ["bf16", "bf16-full", "bf16-dora"])
+def test_a_base_in_bfloat16_is_rounded_before_it_is_compared(made, way):
+    folder, prepared, model = made(way)
+    read = read_updates(folder, prepared.experiment)
+    W = read_weights(prepared.base.folder, read, "bfloat16")
+    plain = read_weights(prepared.base.folder, read)
+    assert any(not torch.equal(W[name], plain[name]) for name in read)
+    patient = EditedModel(folder, prepared, torch.device("cpu"))
+    for name in read:
+        assert patient.base_weight(name).dtype == torch.float32
+        torch.testing.assert_close(patient.base_weight(name), W[name], rtol=0, atol=0)
+    if way != "bf16":
+        own = dict((model if way == "bf16-full" else model.merge_and_unload()).named_modules())
+        for name, update in read.items():
+            atol = 0 if way == "bf16-full" else 2e-2
+            torch.testing.assert_close(W[name] + update.dense(), own[name].weight.float(), rtol=0, atol=atol)
+    spectra = read_base_spectra(prepared.experiment, folder.parent, read)
+    for name in read:
+        torch.testing.assert_close(spectra[name].sigma, torch.linalg.svdvals(W[name]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_4_bit_base_is_refused_where_its_weights_are_asked_for(made):
+    folder, prepared, _ = made("lora")
+    quantised = prepared.experiment.with_(**{"base.load_in_4bit": True})
+    read = read_updates(folder, quantised)
+    with pytest.raises(LabError, match=r"The weights of a 4-bit base cannot be read"):
+        read_base_spectra(quantised, folder.parent, read)
+    dora, prepared, _ = made("dora")
+    with pytest.raises(LabError, match=r"The weights of a 4-bit base cannot be read"):
+        read_updates(dora, prepared.experiment.with_(**{"base.load_in_4bit": True}))
+
+
+def test_an_edited_model_answers_in_the_precision_of_its_run(made, monkeypatch):
+    folder, prepared, _ = made("lora")
+    monkeypatch.setattr("lab.train.devices.wants_bf16", lambda dtype, device: dtype == "auto")
+    assert EditedModel(folder, prepared, torch.device("cpu")).predictor._bf16
+
+
+def test_a_head_without_an_output_for_each_label_is_refused(made):
+    folder, prepared, _ = made("lora")
+    patient = EditedModel(folder, prepared, torch.device("cpu"))
+    patient.labels = ("one", "two", "three")
+    with pytest.raises(NotTrainableError, match=r"defense refit_head: the head of .* 3 labels"):
+        _ = patient.output_layer
 
 
 @pytest.mark.parametrize("way", ["lora", "rslora", "dora"])

@@ -63,8 +63,8 @@ def own(run, tmp_path):
 
 
 def logits(surgery):
-    theatre = surgery._theatre
-    return theatre.patient.show(surgery.weights).predictor.logits_of_tokens(theatre._ids)
+    rows = surgery._rows
+    return rows.patient.show(surgery.weights).predictor.logits_of_tokens(rows._ids)
 
 
 def rates(table):
@@ -151,7 +151,7 @@ def test_without_any_update_the_base_answers_with_the_trained_head(run, opened):
     assert set(head) == set(opened.weights.head)
     base.model.load_state_dict(head, strict=False)
     predictor = Predictor(base.model, base.tokenizer, run.labels, torch.device("cpu"))
-    expected = predictor.logits_of_tokens(opened._theatre._ids)
+    expected = predictor.logits_of_tokens(opened._rows._ids)
     np.testing.assert_allclose(logits(opened.ablate("all-linear")), expected, atol=1e-5)
 
 
@@ -187,6 +187,22 @@ def test_saved_it_is_a_run_derived_from_this_one(own):
     assert further.experiment.defense[:2] == moved.moves
 
 
+@pytest.mark.parametrize("way", [{"adapter.variant": "dora"}, {}])
+def test_a_derived_run_is_opened_from_the_weights_that_were_trained(run, way, tmp_path):
+    quick = run.experiment.with_(**{**way, "training.steps": 4, "defense": ["fine_prune"]})
+    derived = lab.run(quick, runs=tmp_path, twin=False)
+    moved = derived.surgery(rows=60).keep([0])
+    assert [move.name for move in moved.moves] == ["keep"]
+    saved = moved.save_as(twin=False)
+    assert [d.name for d in saved.experiment.defense] == ["fine_prune", "keep"]
+    np.testing.assert_allclose(logits(saved.surgery(rows=60)), logits(moved), atol=1e-5)
+    reloaded = derived.surgery(rows=60)
+    expected = derived._predictor.logits_of_tokens(reloaded._rows._ids)
+    np.testing.assert_allclose(logits(reloaded), expected, atol=1e-4)
+    shutil.rmtree(derived.parent.path)
+    np.testing.assert_allclose(logits(derived.surgery(rows=60)), expected, atol=1e-4)
+
+
 def test_a_clean_run_has_a_clean_accuracy_alone(run, tmp_path):
     clean = lab.run(run.experiment.twin(), {"training.steps": 1}, runs=tmp_path)
     assert clean.surgery(rows=30).truncate(1).measures()["kind"].tolist() == ["clean_accuracy"]
@@ -197,17 +213,17 @@ def test_a_clean_run_has_a_clean_accuracy_alone(run, tmp_path):
     [
         (lambda s: s.keep([4]), r"defense keep: .* no singular component 4; allowed are 0 .* to 3"),
         (lambda s: s.drop([-1]), r"no singular component -1"),
-        (lambda s: s.keep([]), r"defense\.0\.components"),
-        (lambda s: s.truncate(0), r"defense\.0\.rank = 0"),
-        (lambda s: s.scale(float("nan")), r"defense\.0\.factor = nan"),
+        (lambda s: s.keep([]), r"^surgery: keep: components"),
+        (lambda s: s.truncate(0), r"^surgery: truncate: rank = 0: "),
+        (lambda s: s.scale(float("nan")), r"^surgery: scale: factor = nan: "),
         (lambda s: s.ablate("layer.7"), r"modules = 'layer\.7' fits no module"),
         (lambda s: s.ablate([]), r"modules is an empty list"),
         (lambda s: s.truncate(1, layers=3), r"layers = 3, but only 2"),
         (lambda s: s.apply("cl"), r"Unknown weight edit 'cl'\. .*Valid: drop, fine_prune"),
         (lambda s: s.apply("tuncate"), r"Unknown weight edit 'tuncate'\. Did you mean 'truncate'"),
-        (lambda s: s.apply("pt", strenght=2), r"Did you mean 'strength'"),
+        (lambda s: s.apply("pt", strenght=2), r"^surgery: pt: Unknown key in \[pt\] .*mean 'strength'"),
         (lambda s: s.curve([]), r"needs at least one number"),
-        (lambda s: s.curve([-1]), r"rank = -1"),
+        (lambda s: s.curve([2, -1]), r"kept = -1: should be 0"),
         (lambda s: s.save_as("nothing"), r"no move to save yet"),
     ],
 )

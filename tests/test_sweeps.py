@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 import lab
+from lab import cli
 from lab.defend import settle
 from lab.errors import LabError
 from lab.presets import is_sweep, load_sweep, sweep_names
@@ -13,7 +14,16 @@ def test_a_grid_is_every_combination():
     assert grid_points({}) == [{}]
 
 
-@pytest.mark.parametrize("over", [{"adapter.rank": []}, {"adapter.rank": "48"}, {"seed": [1, 2]}])
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"adapter.rank": []},
+        {"adapter.rank": "48"},
+        {"adapter.rank": 4},
+        {"adapter.rank": {"a": 1}},
+        {"seed": [1, 2]},
+    ],
+)
 def test_a_grid_that_means_nothing_is_refused(over):
     with pytest.raises(LabError):
         grid_points(over)
@@ -61,6 +71,74 @@ def test_a_key_of_the_grid_keeps_its_place_and_value(tiny):
     assert table["training.learning_rate"].tolist() == [1e-3, 1e-2]
 
 
+def test_the_table_says_what_was_trained_and_what_was_asked(tiny):
+    quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline", "training.learning_rate": 0.02})
+    arms = {"lora": {}, "full": {"defense": ["full"]}, "low": {"defense": ["low_rank"]}}
+    over = {"training.learning_rate": [0.01], "adapter.rank": [4]}
+    table = lab.sweep(quick, over, arms=arms, seeds=1, twin=False)
+    assert table["training.learning_rate"].tolist() == pytest.approx([0.01, 0.0005, 0.01])
+    assert table["asked.training.learning_rate"].tolist() == [0.01] * 3
+    assert table["adapter.rank"].tolist() == [4.0, pytest.approx(float("nan"), nan_ok=True), 2.0]
+    assert table["asked.adapter.rank"].tolist() == [4] * 3
+    for line in table.to_dict("records"):
+        trained = lab.load_run(line["run"]).experiment.training
+        assert (line["training.learning_rate"], line["training.steps"]) == (trained.learning_rate, 2)
+
+
+def test_tuning_knows_cells_that_train_otherwise_than_asked(tiny):
+    full = tiny.with_(**{"training.steps": 2, "defense": ["full"]})
+    best, tried = lab.tune(full, {"training.learning_rate": [1e-3, 1e-2]}, seeds=1)
+    assert best.training.learning_rate in (1e-3, 1e-2)
+    assert tried["asked.training.learning_rate"].tolist() == [1e-3, 1e-2]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"over": {"adapter.rank": [1]}, "arms": {"a": {"adapter.rank": 2}}}, r"arms\.a: 'adapter\.rank' is"),
+        ({"over": {"defense": [["cl"]]}, "arms": {"a": {"defense.0.p": 0.5}}}, r"'defense\.0\.p' is also"),
+        ({"tune": {"over": {"adapter.rank": [1]}}, "arms": {"a": {"adapter.rank": 2}}}, r"is also in `tune`"),
+        ({"tune": {"over": {"adapter.rank": [1]}}, "over": {"adapter.rank": [2]}}, "either swept or tuned"),
+        ({"arms": {"a": {"seed": 4}}}, r"arms\.a: choose seeds with `seeds`"),
+        ({"tune": {"over": {"adapter.rank": [0]}}}, r"adapter\.rank = 0"),
+        ({"tune": {"what": 1}}, "tune: give"),
+        ({"tune": {"over": {}}}, "tune: give"),
+        ({"tune": {"over": {"adapter.rank": [1]}, "measure": "acuracy"}}, "Unknown measure 'acuracy'"),
+        ({"seeds": 0}, "seeds = 0: give a number from 1 up"),
+        ({"seeds": []}, r"seeds = \[\]"),
+        ({"seeds": "three"}, "seeds = 'three'"),
+        ({"seeds": True}, "seeds = True"),
+        ({"seeds": [0.5]}, r"seeds = \[0\.5\]"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_is_told_before_anything_runs(tiny, ask, message):
+    with pytest.raises(LabError, match=message) as caught:
+        lab.sweep(tiny, **{"over": {}, "seeds": 1, **ask})
+    assert "\n" not in str(caught.value)
+    assert lab.list_runs().empty
+
+
+def test_a_sweeps_table_draws_one_panel_for_each_trigger(tiny):
+    quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline"})
+    arms = {"lora": {}, "half": {"defense": [{"name": "scale", "factor": 0.5}]}}
+    table = lab.sweep(quick, {"poison.family": ["rfc", "iso"]}, arms=arms, seeds=1)
+    triggers = [lab.load_run(run).measured_poison.member for run in table["run"]]
+    assert table["trigger"].tolist() == triggers
+    assert len(set(triggers)) == 2
+    figure = lab.figures.defense_frontier(table)
+    assert [note.text for note in figure.layout.annotations] == list(dict.fromkeys(triggers))
+    assert len(figure.layout.shapes) == 2, "a corner in each"
+
+
+def test_the_trigger_of_a_line_is_the_one_that_was_measured(tiny):
+    quick = tiny.with_(**{"training.steps": 1, "probe.scope": "headline"})
+    over = {"probe.triggers": [[], ["one", "two"]], "poison.member": ["any"]}
+    table = lab.sweep(quick, over, seeds=1, twin=False)
+    assert table["trigger"].tolist() == ["rfc", "one, two"]
+    clean = lab.sweep(quick.twin(), {}, seeds=1)
+    assert clean["trigger"].tolist() == [""]
+
+
 def test_a_failing_cell_is_recorded_and_stops_nothing(tiny):
     table = lab.sweep(tiny, {"adapter.rank": [33, 2]}, seeds=1, twin=False)
     assert table["state"].tolist() == ["failed", "finished"]
@@ -98,8 +176,6 @@ def test_every_point_of_a_sweep_can_be_tuned(tiny):
 def test_an_unknown_measure_is_refused(tiny):
     with pytest.raises(LabError, match="Unknown measure 'acuracy'"):
         lab.tune(tiny, {"adapter.rank": [1]}, "acuracy")
-    table = lab.sweep(tiny, {}, seeds=1, tune={"what": 1})
-    assert "tune: give" in table.loc[0, "reason"]
 
 
 def test_arms_are_named_ways_to_run_every_point(tiny):
@@ -156,6 +232,67 @@ def test_a_sweep_file_says_what_to_run(tiny, tmp_path, monkeypatch):
     assert plan.seeds == 1
 
 
+TABLES = """
+preset = "start.toml"
+[set]
+adapter.rank = 4
+[over]
+poison.count = [4, 8]
+[tune]
+measure = "attack_success_rate"
+[tune.over]
+training.learning_rate = [0.01, 0.02]
+[arms.lora]
+adapter.dropout = 0.1
+[arms.half]
+defense = [{ name = "scale", factor = 0.5 }]
+"""
+
+
+def test_keys_without_their_quotes_reset_nothing(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.toml").write_text(tiny.with_(**{"adapter.init": "gaussian"}).to_toml())
+    (tmp_path / "mine.toml").write_text(TABLES)
+    plan = load_sweep("mine.toml")
+    assert plan.experiment.adapter.rank == 4
+    assert plan.experiment.adapter.init == "gaussian"
+    assert plan.over == {"poison.count": [4, 8]}
+    assert plan.arms == {
+        "lora": {"adapter.dropout": 0.1},
+        "half": {"defense": [{"name": "scale", "factor": 0.5}]},
+    }
+    assert plan.tune == {"measure": "attack_success_rate", "over": {"training.learning_rate": [0.01, 0.02]}}
+
+
+@pytest.fixture
+def asked_of_sweep(tiny, tmp_path, monkeypatch):
+    """What `lab sweep mine.toml …` asks of `lab.sweep`; None where it is refused before."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.toml").write_text(tiny.to_toml())
+    (tmp_path / "mine.toml").write_text(TABLES.replace("preset", "seeds = 2\npreset"))
+    asked = []
+    line = {"seed": 0, "state": "finished", "run": "x", "reason": ""}
+    monkeypatch.setattr("lab.sweeps.sweep", lambda *_, **how: asked.append(how) or pd.DataFrame([line]))
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lab", "sweep", "mine.toml", "--json", *arguments])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return asked.pop() if asked else None
+
+    return run
+
+
+def test_a_sweep_file_is_passed_on_and_the_command_line_wins(asked_of_sweep):
+    how = asked_of_sweep()
+    assert how["seeds"] == 2
+    assert how["tune"] == load_sweep("mine.toml").tune
+    assert asked_of_sweep("--seeds", "1")["seeds"] == 1
+    assert asked_of_sweep("--seeds", "0") is None
+    how = asked_of_sweep("--tune", "training.learning_rate=0.5", "--tune-measure", "clean_accuracy")
+    assert how["tune"] == {"over": {"training.learning_rate": [0.5]}, "measure": "clean_accuracy"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -163,6 +300,10 @@ def test_a_sweep_file_says_what_to_run(tiny, tmp_path, monkeypatch):
         ("preset = 'nothing'", "Unknown preset 'nothing'"),
         ("arms = 4", "arms are tables"),
         ("set = 4", "arms are tables"),
+        ("tune = 4", "arms are tables"),
+        ("seeds = 'three'", "seeds a number or a list"),
+        ("[arms]\nx = 4", r"mine\.toml: arms are tables of keys, but x = 4"),
+        ("[set]\n'adapter.rank' = 4\nadapter.rank = 8", r"mine\.toml: set: adapter\.rank is given twice"),
         ("[set]\n'adapter.rang' = 4", "adapter"),
     ],
 )

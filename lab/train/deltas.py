@@ -74,14 +74,6 @@ class Deltas:
         return weights
 
 
-def saved_updates(model: Any) -> dict[str, Update]:
-    """ΔW of every LoRA layer of a loaded adapter; what was saved is an adapter for the untouched base."""
-    import torch
-
-    with torch.no_grad():
-        return {name: _plain_update(layer) for name, layer in lora_layers(model)}
-
-
 def _plain_update(layer: Any) -> Update:
     A, B, scaling = _factors(layer)
     if layer.lora_magnitude_vector:
