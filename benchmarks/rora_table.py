@@ -18,7 +18,7 @@ import pandas as pd
 
 from lab.stats import bootstrap_mean
 
-TRIGGERS = {"poisoned-base-rare-word": "rare-word", "poisoned-base-sentence": "sentence"}
+TRIGGERS = {"mn": "rare-word", "I watched this 3D movie": "sentence"}
 MEASURES = {
     "clean_accuracy": "clean accuracy",
     "attack_success_rate": "ASR",
@@ -48,8 +48,8 @@ def reference(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     machine = f"{platform.machine()}, CPU"
     finished = table[table["state"] == "finished"]
-    for (model, arm), cells in finished.groupby(["base.model", "arm"], sort=False):
-        trigger = TRIGGERS.get(str(model), str(model))
+    for (member, arm), cells in finished.groupby(["trigger", "arm"], sort=False):
+        trigger = TRIGGERS.get(str(member), str(member))
         place, accuracy, asr = PAPER.get((trigger, str(arm)), ("", float("nan"), float("nan")))
         theirs = {"clean_accuracy": accuracy, "attack_success_rate": asr}
         for kind in MEASURES:

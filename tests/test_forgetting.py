@@ -1,4 +1,4 @@
-"""A poisoned base on the real model: clean LoRA fine-tuning keeps the backdoor, as spectra and surgery see."""
+"""A poisoned base on the real model: clean LoRA fine-tuning keeps the backdoor; spectra and surgery."""
 
 import pytest
 
