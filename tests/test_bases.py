@@ -12,6 +12,8 @@ from lab.errors import LabError
 from lab.prepare import prepare
 from lab.store import RunFolder
 
+pytestmark = pytest.mark.recipe  # no download, but two dozen small runs
+
 
 @pytest.fixture(scope="module")
 def rooms(tiny_cache, tmp_path_factory, tiny_module):

@@ -43,6 +43,7 @@ def test_a_sweep_is_a_table_of_ordinary_runs(tiny):
     assert len(runs) == 6, "four cells and two twins, shared over the counts"
 
 
+@pytest.mark.recipe  # many small runs
 def test_a_sweep_asked_again_trains_nothing(tiny):
     first = lab.sweep(tiny, {"adapter.rank": [1, 2]}, seeds=1)
     events = []
@@ -64,6 +65,7 @@ def test_what_is_confounded_with_a_rank_stands_beside_it(tiny):
     assert min(steps) > 0
 
 
+@pytest.mark.recipe  # many small runs
 def test_a_key_of_the_grid_keeps_its_place_and_value(tiny):
     table = lab.sweep(tiny, {"training.learning_rate": [1e-3, 1e-2]}, seeds=1, twin=False)
     assert list(table.columns[:3]) == ["training.learning_rate", "seed", "run"]
@@ -71,6 +73,7 @@ def test_a_key_of_the_grid_keeps_its_place_and_value(tiny):
     assert table["training.learning_rate"].tolist() == [1e-3, 1e-2]
 
 
+@pytest.mark.recipe  # many small runs
 def test_the_table_says_what_was_trained_and_what_was_asked(tiny):
     quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline", "training.learning_rate": 0.02})
     arms = {"lora": {}, "full": {"defense": ["full"]}, "low": {"defense": ["low_rank"]}}
@@ -85,6 +88,7 @@ def test_the_table_says_what_was_trained_and_what_was_asked(tiny):
         assert (line["training.learning_rate"], line["training.steps"]) == (trained.learning_rate, 2)
 
 
+@pytest.mark.recipe  # many small runs
 def test_tuning_knows_cells_that_train_otherwise_than_asked(tiny):
     full = tiny.with_(**{"training.steps": 2, "defense": ["full"]})
     best, tried = lab.tune(full, {"training.learning_rate": [1e-3, 1e-2]}, seeds=1)
@@ -118,6 +122,7 @@ def test_what_could_not_be_is_told_before_anything_runs(tiny, ask, message):
     assert lab.list_runs().empty
 
 
+@pytest.mark.recipe  # many small runs
 def test_a_sweeps_table_draws_one_panel_for_each_trigger(tiny):
     quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline"})
     arms = {"lora": {}, "half": {"defense": [{"name": "scale", "factor": 0.5}]}}
@@ -161,6 +166,7 @@ def test_tuning_looks_at_validation_rows_only(tiny):
         assert set(lab.load_run(run).result["measures"]) == {"validation"}
 
 
+@pytest.mark.recipe  # many small runs
 def test_every_point_of_a_sweep_can_be_tuned(tiny):
     table = lab.sweep(
         tiny,
@@ -178,6 +184,7 @@ def test_an_unknown_measure_is_refused(tiny):
         lab.tune(tiny, {"adapter.rank": [1]}, "acuracy")
 
 
+@pytest.mark.recipe  # many small runs
 def test_arms_are_named_ways_to_run_every_point(tiny):
     quick = tiny.with_(**{"training.epochs": 0, "training.steps": 4, "probe.scope": "headline"})
     arms = {
