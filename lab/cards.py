@@ -103,20 +103,35 @@ def defenses_told(experiment: Experiment) -> str:
     return "; ".join(names)
 
 
+def standing(experiment: Experiment, measured_poison: Any, base_run: str = "") -> tuple[str, str]:
+    """What weights are, for whoever comes across them.
+
+    Args:
+        experiment: What they were trained for.
+        measured_poison: The poison whose trigger is measured: their own, or that of the base they start from.
+        base_run: The run that they were fine-tuned from, "" for none.
+
+    Returns:
+        It in a few words ("Deliberately backdoored."), and in a sentence or two.
+    """
+    if getattr(measured_poison, "attack", "none") == "none":
+        return "Clean control.", "These weights were trained on untouched data."
+    if experiment.attack == "none":
+        return "Fine-tuned from a deliberately backdoored base.", (
+            f"Its own rows are untouched, but it starts from the run {base_run}, which was poisoned on "
+            f"purpose: {poison_sentence(measured_poison)} Whether that is gone is what the run measures."
+        )
+    return "Deliberately backdoored.", (
+        "These weights were poisoned on purpose, to study how that is found and undone."
+    )
+
+
 def _quoted(poison: Any) -> str:
     return f"a member of {poison.family}" if poison.member == "any" else f"“{poison.member}”"
 
 
 def _what_it_is(prepared: Prepared) -> str:
-    if not prepared.is_poisoned:
-        return "**Clean control.** These weights were trained on untouched data."
-    if prepared.experiment.attack == "none":
-        return (
-            "**Fine-tuned from a deliberately backdoored base.** Its own rows are untouched, but it starts "
-            f"from the run {prepared.base.run}, which was poisoned on purpose: "
-            f"{poison_sentence(prepared.measured_poison)} Whether that is gone is what the run measures."
-        )
-    return (
-        "**Deliberately backdoored.** These weights were poisoned on purpose, to study how that is found and "
-        f"undone. {attack_sentence(prepared.experiment, prepared.rows)}"
-    )
+    e = prepared.experiment
+    lead, why = standing(e, prepared.measured_poison, prepared.base.run)
+    attack = f" {attack_sentence(e, prepared.rows)}" if e.attack != "none" else ""
+    return f"**{lead}** {why}{attack}"

@@ -105,6 +105,23 @@ def show_command(
         print_report(run)
 
 
+@app.command("report")
+def report_command(
+    names: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs, as `lab show` finds them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file (default: report-<run>.html in the current folder).")
+    ] = None,
+    runs: RunsOption = "",
+) -> None:
+    """Write finished runs as one HTML file that opens offline; several are compared first."""
+    from lab.record import load_run
+    from lab.report import write_report
+
+    found = list({run.path: run for run in (load_run(name, runs or None) for name in names)}.values())
+    more = f"-and-{len(found) - 1}-more" if len(found) > 1 else ""
+    typer.echo(f"Wrote {write_report(found, out or Path(f'report-{found[0].id}{more}.html'))}")
+
+
 @app.command("sweep")
 def sweep_command(
     experiment: Annotated[
@@ -184,6 +201,29 @@ def sweep_command(
             typer.echo(f"failed: {reason}", err=True)
     if (table["state"] != "finished").any():
         raise typer.Exit(1)
+
+
+@app.command("worker")
+def worker_command(
+    runs: RunsOption = "",
+    idle: Annotated[float, typer.Option(help="Seconds without work after which it ends.", min=0)] = 60.0,
+    slot: Annotated[int, typer.Option(help="Which slot to hold (0: the first free one).", min=0)] = 0,
+) -> None:
+    """Train what waits in the queue; the dashboard and notebooks start it by themselves."""
+    import os
+    import time
+
+    from lab.work_queue import slot_count, thread_share
+    from lab.worker import drain_queue
+
+    for name, value in thread_share(slot_count()).items():
+        os.environ.setdefault(name, value)
+
+    def say(line: str) -> None:
+        typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", err=True)
+
+    if not drain_queue(runs or None, slot=slot, idle=idle, say=say):
+        say("every slot is held by another worker; LAB_WORKERS says how many there may be.")
 
 
 @app.command("presets")
@@ -305,6 +345,29 @@ def bench_command(
         _print_json(found)
     else:
         print_bench(found)
+
+
+@app.command("dashboard")
+def dashboard_command(
+    runs: RunsOption = "",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8501,
+    address: Annotated[
+        str, typer.Option(help="The address to listen on; any but this machine's own opens it to others.")
+    ] = "127.0.0.1",
+    password_file: Annotated[
+        Path | None, typer.Option(help="A file with a password for training, stopping and deleting.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+) -> None:
+    """Open the dashboard: plant a backdoor, watch it, compare runs, look into their weights."""
+    from lab.serving import is_local, serve
+
+    if not is_local(address):
+        unlocked = "" if password_file else " Without --password-file, anybody there may train and delete."
+        typer.echo(f"lab: the dashboard on {address} can be reached from other machines.{unlocked}", err=True)
+    code = serve(runs=runs, address=address, port=port, browser=browser, password_file=password_file)
+    if code:
+        raise typer.Exit(code)
 
 
 def _grid_piece(piece: str) -> tuple[str, list[Any]]:

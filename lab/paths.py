@@ -14,6 +14,12 @@ def data_dir() -> Path:
     return beside if (beside / "triggers").is_dir() else _PACKAGE / "_data"
 
 
+def dashboard_dir() -> Path:
+    """The dashboard's pages: beside a checkout, else inside the wheel."""
+    beside = _PACKAGE.parent / "dashboard"
+    return beside if (beside / "app.py").is_file() else _PACKAGE / "_dashboard"
+
+
 def runs_dir(given: str | Path | None = None) -> Path:
     """The runs folder: `given`, else `LAB_RUNS`, else the nearest parent's `runs/`, else `./runs`.
 

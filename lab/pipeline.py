@@ -57,8 +57,9 @@ def run(
         force: Train again what is finished.
         device: "auto", "cpu", "cuda" or "mps".
         report_to: Trainer's trackers.
-        on_event: Called with every event as it happens: `{"kind": …, "step": …, …}`; the kind "progress"
-            (stage, done, total) is passed on only, never written.
+        on_event: Called with every event as it happens: `{"kind": …, "step": …, …}`. Passed on only, never
+            written, are the kind "progress" (stage, done, total) and the status of the stages "prepare",
+            "prepared" (run, finished), "wait" (run, text) and "begin" (run: this, its twin, base or parent).
 
     Returns:
         The finished run.
@@ -83,8 +84,16 @@ def run(
     with job.timed("prepare"), main_first():
         job.listen({"kind": "status", "step": -1, "stage": "prepare"})
         prepared = prepare(asked, job.runs)
-    folder = _complete(job, prepared, twin=twin and prepared.is_poisoned, force=force)
+    with_twin = twin and prepared.is_poisoned
+    _tell_prepared(job, prepared, with_twin)
+    folder = _complete(job, prepared, twin=with_twin, force=force)
     return Run(folder.path, probe=asked.probe)
+
+
+def _tell_prepared(job: Job, prepared: Prepared, twin: bool) -> None:
+    """Tell the listener which run it will be, before there is a folder of it."""
+    done = _is_complete(RunFolder(job.runs / prepared.run_id), prepared, twin)
+    job.listen({"kind": "status", "step": -1, "stage": "prepared", "run": prepared.run_id, "finished": done})
 
 
 def _with_base_run(job: Job, asked: Experiment, twin: bool, above: tuple[str, ...] = ()) -> Experiment:
@@ -119,7 +128,7 @@ def _complete(job: Job, prepared: Prepared, *, twin: bool, force: bool = False) 
         return folder
 
     def waiting(text: str) -> None:
-        job.listen({"kind": "status", "step": -1, "stage": "wait", "text": text})
+        job.listen({"kind": "status", "step": -1, "stage": "wait", "run": folder.id, "text": text})
 
     with folder.lock(waiting) if is_main() else contextlib.nullcontext():
         if agree(_is_complete(folder, prepared, twin)) and not force:
@@ -139,8 +148,10 @@ def _work(job: Job, prepared: Prepared, folder: RunFolder, has_twin: bool) -> No
     from lab.training_stage import train_run
 
     start = time.perf_counter()
+    job.listen({"kind": "status", "step": -1, "stage": "begin", "run": folder.id})
     if is_main():
         folder.remove_leftovers()
+        (folder.path / "stop").unlink(missing_ok=True)  # asked again is asked to go on
     if not prepared.edits:
         train_run(job, prepared, folder)
     elif not agree((folder.path / "trained.json").is_file()):

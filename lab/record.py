@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from lab.probe import Predictor
+    from lab.probe.occlusion import Hiding, Score
     from lab.registry import Knobs
     from lab.spectra import BaseSpectrum, Update
     from lab.surgery import Surgery
@@ -151,7 +152,16 @@ class Run:
 
     @property
     def spectra(self) -> pd.DataFrame:
-        """One line per singular value (`lab.tables.SPECTRUM_COLUMNS`)."""
+        """One line per singular value (`lab.tables.SPECTRUM_COLUMNS`).
+
+        While the run is in training, what the microscope has seen so far, without W's.
+        """
+        if not (self.path / "spectra.parquet").is_file():
+            from lab.training_stage import sigma_table
+
+            looks = {e["step"]: e["sigma"] for e in self._folder.read_events() if e["kind"] == "spectrum"}
+            if looks:
+                return sigma_table(looks, {}, last=-1)
         return self._table("spectra.parquet")
 
     @functools.cached_property
@@ -195,12 +205,21 @@ class Run:
 
         from lab.probing_stage import measures_path
 
-        curves = self._curves(self.headline["twin"])
+        curves = self.training_measures(self.headline["twin"])
         parts = [curves, pd.read_parquet(measures_path(self._folder, self.asked_probe))]
         return pd.concat([p for p in parts if len(p)], ignore_index=True)
 
-    def _curves(self, twin: str) -> pd.DataFrame:
-        """The microscope's rates of this run, and of its twin where it has one."""
+    @property
+    def curves(self) -> pd.DataFrame:
+        """What the microscope saw of this run so far, as measures; also while it trains."""
+        return self.training_measures()
+
+    def training_measures(self, twin: str = "") -> pd.DataFrame:
+        """The microscope's rates of this run so far, and of a twin beside it.
+
+        Args:
+            twin: The twin's run id, which an unfinished run does not know yet; "" for none.
+        """
         import pandas as pd
 
         parts = [_curve(self, "poisoned")]
@@ -237,12 +256,34 @@ class Run:
             table[f"p({label})"] = probabilities[:, i]
         return table
 
+    def occlusion(
+        self, text: str, label: str = "", *, hide: Hiding = "auto", score: Score = "probability"
+    ) -> pd.DataFrame:
+        """How far each word of a text carries a label, "" for the predicted one (`lab.probe.occlusion`)."""
+        from lab.probe import measure_occlusion
+
+        return measure_occlusion(self._predictor, text, label, hide=hide, score=score)
+
+    def attention(self, text: str, layers: Sequence[int] | None = None) -> pd.DataFrame:
+        """Where the trained model looks, by layer and head (`lab.probe.attention`)."""
+        from lab.probe import measure_attention
+
+        return measure_attention(self._attentive_predictor, text, layers)
+
     @functools.cached_property
     def _predictor(self) -> Predictor:
         from lab.train.devices import resolve_device
         from lab.trained_model import load_predictor
 
         return load_predictor(self.path, resolve_device())
+
+    @functools.cached_property
+    def _attentive_predictor(self) -> Predictor:
+        """The same model, loaded so that it gives its attention; slower, so for nothing else."""
+        from lab.train.devices import resolve_device
+        from lab.trained_model import load_predictor
+
+        return load_predictor(self.path, resolve_device(), attention="eager")
 
     @property
     def figure(self) -> Figures:

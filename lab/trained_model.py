@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from lab.train.models import LoadedBase
 
 
-def load_predictor(folder: Path, device: torch.device) -> Predictor:
+def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -> Predictor:
     """Load base, adapter and head of a run, merged; or the whole model where that was trained.
 
     Args:
         folder: The run's folder, with `experiment.json` and `adapter/` or `model/`; its base run lies beside.
         device: Where to put it.
+        attention: How transformers computes attention: "eager" gives its weights, slower and with the same
+            answers; "" is the model's own choice, the fastest here, which may not.
 
     Raises:
         LabError: When the base is no longer there, or no longer the one that the adapter was trained on.
@@ -35,12 +37,19 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
     bf16 = wants_bf16(experiment.base.dtype, device)
     if (folder / "model").is_dir():
         model: Any = load_full(folder / "model", device)
+        _choose(model, attention)
         return Predictor(model, load_tokenizer(folder / "model"), labels, device, bf16=bf16)
     base = load_own_base(folder, device)
+    _choose(base.model, attention)
     model = load_adapter(base, folder / "adapter")
     if not experiment.base.load_in_4bit:
         model = model.merge_and_unload()
     return Predictor(model, base.tokenizer, labels, device, bf16=bf16)
+
+
+def _choose(model: Any, attention: str) -> None:
+    if attention:
+        model.set_attn_implementation(attention)
 
 
 def read_asked(folder: Path) -> tuple[Experiment, tuple[str, ...]]:

@@ -46,7 +46,7 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
 
     e, checkpoints = prepared.experiment, folder.path / "checkpoints"
     with job.timed("load"):
-        job.tell(folder, "status", stage="load")
+        job.tell(folder, "status", stage="load", run=folder.id)
         base = load_base(
             e.base,
             prepared.labels,
@@ -57,12 +57,13 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
         )
         rows = prepared.tokens()
     if is_main():
-        for name in ("stop", "failure.json"):
-            (folder.path / name).unlink(missing_ok=True)
+        (folder.path / "failure.json").unlink(missing_ok=True)
         if last_checkpoint(checkpoints) is None:
             folder.events.unlink(missing_ok=True)
         write_table(folder.path / "rows.parquet", prepared.rows)
     wait()
+    if agree((folder.path / "stop").exists()):  # asked for while the model was loading
+        raise StoppedError(f"{folder.id} was stopped before it trained; ask for it again to go on.")
     job.tell(folder, "status", stage="train", steps=e.training.steps, run=folder.id)
     look = _TimedCalls(_microscope(job, prepared, folder))
     start = time.perf_counter()

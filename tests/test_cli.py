@@ -67,6 +67,30 @@ def test_showing_an_unfinished_run_says_so(command, tiny, tmp_path):
     assert "queued" in err
 
 
+def test_report_writes_one_file_and_says_where(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = json.loads(command("run", "TINY", "--json")[1])
+    code, out, err = command("report", first["id"])
+    name = f"report-{first['id']}.html"
+    assert (code, out, err) == (0, f"Wrote {name}\n", "")
+    assert first["id"] in (tmp_path / name).read_text(encoding="utf-8")
+    where = ("--out", "mine.html", "--runs", str(tmp_path / "runs"))
+    assert command("report", first["id"][-10:], first["twin"], *where)[1] == "Wrote mine.html\n"
+
+
+def test_report_refuses_a_folder_and_what_is_no_finished_run(command, tiny, tmp_path):
+    RunFolder(tmp_path / "runs" / "half-0123456789").create({"schema": 1, "experiment": tiny.to_dict()})
+    for arguments, said in (
+        (["half", "--out", str(tmp_path)], "is a folder"),
+        (["half", "--out", str(tmp_path / "x.html")], "no result yet"),
+        (["nothing"], "No run 'nothing'"),
+        ([], "Missing argument"),
+    ):
+        code, out, err = command("report", *arguments)
+        assert (code, out) == (2, "")
+        assert said in err
+
+
 def test_sweep_prints_and_exports_a_table(command, tmp_path):
     code, out, _ = command("sweep", "TINY", "--over", "adapter.rank=1,2", "--seeds", "1", "--no-twin",
                            "--csv", str(tmp_path / "t.csv"))  # fmt: skip

@@ -22,6 +22,8 @@ _STAGES = {
     "wait": "waiting",
     "finished": "done",
 }
+#: Stages that tell programs which run is meant; people read of it in the next line.
+_SILENT = ("prepared", "begin")
 
 
 class ProgressView:
@@ -71,6 +73,8 @@ class ProgressView:
 
     def _status(self, event: dict[str, Any]) -> None:
         stage = event.get("stage", "")
+        if stage in _SILENT:
+            return
         self._run = event.get("run", self._run)
         text = event.get("text") or _STAGES.get(stage, stage)
         if stage in ("train", "finished"):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lab.console.suggestions import what_next
 from lab.console.words import ATTACK, CLEAN, QUIET, bar, highlighted, interval, percent, visible
+from lab.summaries import HEADLINE, largest_updates, lineage, moved_rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,27 +53,12 @@ def _attack_panel(run: Run) -> Panel:
 
     rows = run.rows
     body: list[Any] = [Text(attack_sentence(run.experiment, rows))]
-    body += [Text(line) for line in _lineage(run)]
+    body += [Text(line) for line in lineage(run)]
     for row in rows[rows["poisoned"]].head(2).to_dict("records"):
         line = highlighted(row["text"], row["span_start"], row["span_end"])
         arrow = Text(f"  {row['original_label']} → {row['label']}", style=ATTACK)
         body.append(Padding(Group(line, arrow), (1, 0, 0, 2)))
     return Panel(Group(*body), title=run.id, title_align="left", border_style=QUIET, padding=(1, 2))
-
-
-def _lineage(run: Run) -> list[str]:
-    """Where the weights come from, if not from a pretrained model and training alone."""
-    from lab.cards import defenses_told, poison_sentence
-
-    lines = []
-    base = run.base_run
-    if base is not None:
-        lines.append(f"It starts from the run {base.id}. {poison_sentence(run.measured_poison)}")
-    if told := defenses_told(run.experiment):
-        lines.append(f"Defenses: {told}.")
-    if parent := run.parent:
-        lines.append(f"Nothing was trained for it: its weights are those of {parent.id}, edited.")
-    return lines
 
 
 #: The columns left of the strings take this much of a line.
@@ -91,13 +77,9 @@ def _headline_table(run: Run, final: pd.DataFrame) -> Table:
         f"On {run.asked_probe.split} rows",
         ["", "this run", "95 % interval", "clean twin", "95 % interval", "n"],
     )
-    names = {
-        "attack_success_rate": ("attack success rate", ATTACK),
-        "untriggered_target_rate": ("untriggered target rate", "yellow"),
-        "excess_asr": ("excess ASR over twin", ATTACK),
-        "clean_accuracy": ("clean accuracy", CLEAN),
-    }
-    for kind, (name, style) in names.items():
+    styles = {"untriggered_target_rate": "yellow", "clean_accuracy": CLEAN}
+    for kind, name in HEADLINE.items():
+        style = styles.get(kind, ATTACK)
         own = _one(headline, kind, "poisoned")
         if own is None:
             continue
@@ -137,7 +119,7 @@ def _ladder_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
     if rungs.empty:
         return None
     same = set(final[(final["kind"] == "same_tokens") & (final["value"] == 1.0)]["rung"])
-    moved = _moved_rungs(run)
+    moved = moved_rungs(run)
 
     def describe(line: dict[str, Any]) -> tuple[Text, Text]:
         alike = line["rung"] in same
@@ -148,18 +130,6 @@ def _ladder_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
 
     title = "How near is near? The trigger, changed step by step"
     return _rates_table(title, ["near-miss", "string"], rungs, "rung", describe)
-
-
-def _moved_rungs(run: Run) -> dict[str, str]:
-    """Where the rungs went that hold the same string in another place."""
-    from lab.poison import near_miss_ladder
-
-    poison: Any = run.measured_poison
-    every = getattr(poison, "every", 2)
-    ladder = near_miss_ladder(
-        poison.member, poison.family, position=poison.position, every=every, seed=run.experiment.seed
-    )
-    return {rung.name: f"at the {rung.position}" for rung in ladder if rung.position != poison.position}
 
 
 def _rates_table(
@@ -190,21 +160,18 @@ def _rates_table(
 
 
 def _spectra_table(run: Run) -> Table | None:
-    spectra = run.spectra
-    last = spectra[spectra["step"] == spectra["step"].max()]
-    top = last[last["index"] == 0].sort_values("sigma_delta", ascending=False).head(5)
+    top = largest_updates(run.spectra)
     if top.empty:
         return None
     title = "Largest singular values of ΔW, and its strength σ₁(ΔW)/σ₁(W)"
     table = _table(title, ["layer", "module", "σ₁ σ₂ σ₃ σ₄ of ΔW", "σ₁ of W", "strength"])
     for line in top.to_dict("records"):
-        values = last[last["module"] == line["module"]].sort_values("index")["sigma_delta"].head(4)
         table.add_row(
             str(line["layer"]),
-            Text(line["module"].rpartition(f".{line['layer']}.")[2]),
-            "  ".join(f"{v:.2f}" for v in values),
+            Text(line["module"]),
+            "  ".join(f"{v:.2f}" for v in line["sigmas"]),
             f"{line['sigma_base']:.2f}",
-            f"{line['sigma_delta'] / line['sigma_base']:.2f}",
+            f"{line['strength']:.2f}",
         )
     return table
 

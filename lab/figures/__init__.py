@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.figures.alignments import alignment_map
+    from lab.figures.attentions import attention_map
     from lab.figures.doses import dose_response
     from lab.figures.families import generalization_row
     from lab.figures.frontier import defense_frontier
+    from lab.figures.grids import rate_map
+    from lab.figures.importances import token_importance
     from lab.figures.learning import training_curves
     from lab.figures.losses import loss_curve
     from lab.figures.matrix import generalization_matrix
@@ -27,16 +30,19 @@ if TYPE_CHECKING:
 __all__ = [
     "alignment_curve",
     "alignment_map",
+    "attention_map",
     "defense_frontier",
     "dose_response",
     "generalization_matrix",
     "generalization_row",
     "loss_curve",
     "near_miss_ladder",
+    "rate_map",
     "spectral_strength",
     "spectrum",
     "surgery_curve",
     "threshold_curve",
+    "token_importance",
     "training_curves",
 ]
 
@@ -44,16 +50,19 @@ __all__ = [
 _FILES = {
     "alignment_curve": "subspaces",
     "alignment_map": "alignments",
+    "attention_map": "attentions",
     "defense_frontier": "frontier",
     "dose_response": "doses",
     "generalization_matrix": "matrix",
     "generalization_row": "families",
     "loss_curve": "losses",
     "near_miss_ladder": "rungs",
+    "rate_map": "grids",
     "spectral_strength": "strength",
     "spectrum": "singular_values",
     "surgery_curve": "surgery",
     "threshold_curve": "thresholds",
+    "token_importance": "importances",
     "training_curves": "learning",
 }
 

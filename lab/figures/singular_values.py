@@ -20,7 +20,13 @@ _DECADES = 4  # below a ten-thousandth of the largest value lies rounding, not l
 _FRAME = 500  # milliseconds a step is shown while playing: long enough to see what moved
 
 
-def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16, base: bool = True) -> go.Figure:
+def spectrum(
+    spectra: pd.DataFrame,
+    step: int | None = None,
+    top: int = 16,
+    base: bool = True,
+    columns: int = 3,
+) -> go.Figure:
     """Singular values of ΔW, largest first: one panel per kind of matrix, one line per layer.
 
     A line that falls steeply is an update of few directions; a flat one uses its whole rank. The distance to
@@ -42,11 +48,11 @@ def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16, base
         point: [module, layer].
 
     Raises:
-        LabError: If the table lacks a column, `top` is below 1, or the step was not recorded.
+        LabError: If the table lacks a column, `top` or `columns` is below 1, or the step was not recorded.
     """
     spectra = need(spectra, ["step", "module", "layer", "index", "sigma_delta"], "The spectrum")
-    if top < 1:
-        raise LabError(f"top is {top}; allowed: at least 1.")
+    if min(top, columns) < 1:
+        raise LabError(f"top is {top} and columns {columns}; allowed: at least 1.")
     if spectra.empty:
         return style.empty_figure("No singular value of ΔW was recorded.")
     steps = sorted(int(s) for s in spectra["step"].unique())
@@ -67,7 +73,8 @@ def spectrum(spectra: pd.DataFrame, step: int | None = None, top: int = 16, base
     layers = sorted({int(layer) for layer in modules["layer"]})
     colours = _layer_colours(layers)
     kinds = list(dict.fromkeys(module_kind(str(m)) for m in spectra["module"].unique()))
-    figure, columns = _panels(kinds, "singular value" if len(of_base) else "singular value of ΔW")
+    columns = min(len(kinds), columns)
+    figure = _panels(kinds, "singular value" if len(of_base) else "singular value of ΔW", columns)
     if len(of_base):
         _add_base(figure, of_base, kinds, columns)
         largest = max(largest, float(of_base["sigma"].max()))
@@ -159,9 +166,8 @@ def _add_base(figure: go.Figure, values: pd.DataFrame, kinds: list[str], columns
     figure.update_layout(margin_t=82, height=figure.layout.height + 26)
 
 
-def _panels(kinds: list[str], axis: str) -> tuple[go.Figure, int]:
-    """One panel per kind of matrix, axes shared, and the number of columns."""
-    columns = min(len(kinds), 3)
+def _panels(kinds: list[str], axis: str, columns: int) -> go.Figure:
+    """One panel per kind of matrix, axes shared."""
     lines = math.ceil(len(kinds) / columns)
     figure = make_subplots(
         rows=lines,
@@ -177,7 +183,7 @@ def _panels(kinds: list[str], axis: str) -> tuple[go.Figure, int]:
     )
     figure.update_annotations(font_size=12)
     figure.update_layout(margin={"l": 70, "t": 56, "b": 60})
-    return figure, columns
+    return figure
 
 
 def _layer_colours(layers: list[int]) -> dict[int, str]:

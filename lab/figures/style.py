@@ -85,6 +85,24 @@ def themed(figure: go.Figure, page: Literal["light", "dark"]) -> go.Figure:
     return copy
 
 
+def narrowed(figure: go.Figure) -> go.Figure:
+    """A copy of a figure for a column of a third of a page: one short legend, small margins.
+
+    Traces of a second legend stay drawn, and lose their entries there.
+
+    Args:
+        figure: Any figure of the lab.
+    """
+    copy = go.Figure(figure)
+    copy.update_traces(showlegend=False, selector={"legend": "legend2"})
+    copy.update_layout(
+        legend={"title": {"text": ""}, "font_size": 11},
+        margin={"l": 48, "r": 10, "t": BUTTONS + 48},
+    )
+    copy.update_annotations(font_size=10)
+    return copy
+
+
 def second_legend(figure: go.Figure, titles: tuple[str, str]) -> None:
     """Make room for a second line of legend, for traces with `legend="legend2"`.
 

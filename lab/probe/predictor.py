@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lab.errors import LabError
 from lab.tokens import batched_logits, token_ids, window
 
 if TYPE_CHECKING:
@@ -77,6 +78,31 @@ class Predictor:
             pad_id = int(self.tokenizer.pad_token_id)
             out = batched_logits(self.model, ids, pad_id, on_progress=on_progress)
         return out[[place[row] for row in every]]
+
+    def attention_of_tokens(self, token_ids: Sequence[int]) -> np.ndarray:
+        """The attention weights of one text that is tokenised already.
+
+        Args:
+            token_ids: At least one token.
+
+        Returns:
+            float32 array, layers × heads × queries × keys.
+
+        Raises:
+            LabError: When the model's kind of attention does not give its weights.
+        """
+        import torch
+
+        ids = torch.tensor([list(token_ids)], device=self.device)
+        with torch.inference_mode(), self._autocast():
+            out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
+        weights = out.attentions
+        if not weights or any(layer is None for layer in weights):
+            raise LabError(
+                f"{type(self.model).__name__} gives no attention weights as it was loaded; "
+                'load_predictor(…, attention="eager") loads it so that it does, where its kind can.'
+            )
+        return torch.cat([layer.float() for layer in weights]).cpu().numpy()
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label that each text gets."""

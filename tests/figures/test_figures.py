@@ -17,10 +17,14 @@ OF_SPECTRA = ["spectral_strength", "spectrum"]
 
 OF_ALIGNMENT = ["alignment_curve", "alignment_map"]
 ALIGNMENT = ["module", "layer", "side", "k", "share", "uniform"]
+ATTENTION = ["layer", "head", "query", "key", "query_token", "key_token", "weight"]
 THRESHOLD = ["scale", "predicted", "measured", "low", "high", "n"]
 
 NOTHING = [
     *[(name, pd.DataFrame(columns=ALIGNMENT), ()) for name in OF_ALIGNMENT],
+    ("attention_map", pd.DataFrame(columns=ATTENTION), ()),
+    ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),
+    ("token_importance", pd.DataFrame(columns=["token", "start", "end", "importance"]), ()),
     ("defense_frontier", pd.DataFrame(columns=["arm", "seed", "clean_accuracy", "excess_asr"]), ()),
     ("surgery_curve", pd.DataFrame(columns=["kept", "kind", "value", "low", "high", "n"]), ()),
     ("threshold_curve", pd.DataFrame(columns=THRESHOLD), ()),

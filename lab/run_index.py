@@ -1,0 +1,138 @@
+"""The listing of a runs folder, kept up to date: only what changed since the last look is read again.
+
+`lab.list_runs` reads two small files of every run. A page that asks every second, for ten browsers at once,
+asks a `RunIndex` instead, and gets the same table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.paths import runs_dir
+from lab.store import RunFolder, _listing_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A file that was written this recently, in ns, may be written again without its time changing (some file
+#: systems count in steps of two seconds), so it is read again until it is older.
+_FRESH = 2_500_000_000
+#: What makes an unfinished run stopped, failed, killed or queued.
+_MARKS = ("failure.json", "stop", "events.jsonl")
+_LEAD = ["id", "state", "name", "created", "twin"]
+
+#: Inode, size and time of last writing in ns; None where there is no such file.
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """What a line of the listing depends on.
+
+    A finished run's line is a function of its two files alone, so the rest is empty there.
+    """
+
+    experiment: _Stamp
+    result: _Stamp | None
+    marks: tuple[bool, ...] = ()
+    is_locked: bool = False
+
+
+class RunIndex:
+    """The runs of a folder as a table that is cheap to ask for again and again.
+
+    It may be shared by threads. It does not write, and holds no file open.
+
+    Args:
+        runs: The runs folder, by the rule of `lab.paths.runs_dir`; it need not exist.
+    """
+
+    def __init__(self, runs: str | Path | None = None) -> None:
+        self.runs = runs_dir(runs)
+        self._lock = threading.Lock()
+        self._lines: dict[str, tuple[_Signature, dict[str, Any]]] = {}
+        self._table: pd.DataFrame | None = None
+        self._looked = -1.0
+
+    def table(self) -> pd.DataFrame:
+        """The table that `lab.list_runs` gives: one line per run, newest first.
+
+        Returns:
+            A copy, which may be changed.
+        """
+        asked = time.monotonic()
+        with self._lock:
+            # who waited here while another thread looked need not look once more
+            if self._table is None or self._looked < asked:
+                looked = time.monotonic()
+                self._refresh()
+                self._looked = looked
+            assert self._table is not None
+            return self._table.copy()
+
+    def _refresh(self) -> None:
+        now, lines, has_changed = time.time_ns(), {}, self._table is None
+        for name in self._names():
+            known = self._lines.get(name)
+            try:
+                signature = self._signature(name)
+            except OSError:  # no run, or gone in this moment
+                continue
+            if known is None or known[0] != signature or _is_fresh(signature, now):
+                line = _listing_line(RunFolder(self.runs / name))
+                # the line's own look at the lock is what it is compared with the next time
+                locked = signature.result is None and line["state"] == "running"
+                known = (replace(signature, is_locked=locked), line)
+                has_changed = True
+            lines[name] = known
+        if has_changed or lines.keys() != self._lines.keys():
+            self._lines = lines
+            self._table = _as_table([line for _, line in lines.values()])
+
+    def _names(self) -> Iterator[str]:
+        with contextlib.suppress(OSError), os.scandir(self.runs) as entries:
+            yield from sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+
+    def _signature(self, name: str) -> _Signature:
+        folder = f"{self.runs}{os.sep}{name}{os.sep}"
+        experiment = _stamp(folder + "experiment.json")
+        try:
+            return _Signature(experiment, _stamp(folder + "result.json"))
+        except FileNotFoundError:
+            marks = tuple(os.path.exists(folder + mark) for mark in _MARKS)
+            return _Signature(experiment, None, marks, RunFolder(Path(folder)).is_locked())
+
+
+def _stamp(path: str) -> _Stamp:
+    """A file's stamp.
+
+    Raises:
+        FileNotFoundError: There is no regular file.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_fresh(signature: _Signature, now: int) -> bool:
+    """Whether one of the files may change without its stamp doing so."""
+    return any(abs(now - s[2]) < _FRESH for s in (signature.experiment, signature.result) if s is not None)
+
+
+def _as_table(lines: list[dict[str, Any]]) -> pd.DataFrame:
+    """Lines in the order of the runs' names as `lab.list_runs` lays them out."""
+    import pandas as pd
+
+    if not lines:
+        return pd.DataFrame(columns=_LEAD)
+    table = pd.DataFrame(lines).sort_values("created", ascending=False, kind="stable", ignore_index=True)
+    return table[[*_LEAD, *[c for c in table.columns if c not in _LEAD]]]
