@@ -1,0 +1,444 @@
+"""What is being trained, as it happens, and what it came to: the right side of the Bench."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import access
+import links
+import panels
+import readers
+import streamlit as st
+from text import plain, short, show_text
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from lab.record import Run
+    from lab.work_queue import Ticket
+
+#: Seconds between looks at the events file; a person sees at most this and the drawing.
+_EVERY = 1.0
+_ACTIVE = ("waiting", "working")
+_SIDE_BY_SIDE = 3
+
+_STAGES = {
+    "": "starting",
+    "prepare": "reading the rows",
+    "prepared": "starting",
+    "load": "loading the base model",
+    "train": "training",
+    "resume": "going on from its checkpoint",
+    "edit": "editing the weights",
+    "headline": "measuring the headline",
+    "probe": "probing families and near-misses",
+    "twin probe": "putting the same rows to the twin",
+    "wait": "waiting for another process",
+    "finished": "finishing",
+}
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it: "40 s", "2 min 30 s", "1 h 5 min"."""
+    seconds = max(0, round(seconds))
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min" + (f" {seconds % 60} s" if seconds % 60 and seconds < 600 else "")
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def watch(*tickets: str) -> None:
+    """Add to what is watched, newest first."""
+    link = links.read()
+    now = [t for t in link.view.get("watch", "").split(",") if t]
+    held = ",".join(dict.fromkeys([*tickets, *now]))
+    links.write(replace(link, view={**link.view, "watch": held}))
+
+
+def watched() -> list[str]:
+    """The tickets and runs that this page watches, newest first; a ticket whose run is known is that run."""
+    from lab.work_queue import read_ticket
+
+    link = links.read()
+    waiting, runs = [], list(link.runs)
+    for name in filter(None, link.view.get("watch", "").split(",")):
+        ticket = _or_none(lambda name=name: read_ticket(name, readers.runs_folder()))
+        if ticket is None:
+            continue
+        if ticket.run and readers.open_run(ticket.run):
+            runs.insert(0, ticket.run)
+        else:
+            waiting.append(name)
+    runs = [run for run in dict.fromkeys(runs) if readers.open_run(run)]
+    links.write(replace(link, runs=tuple(runs), view={**link.view, "watch": ",".join(waiting)}))
+    st.session_state["chosen_runs"] = tuple(runs)
+    return [*waiting, *runs]
+
+
+def _or_none(read: Any) -> Any:
+    try:
+        return read()
+    except (LabError, OSError, ValueError):
+        return None
+
+
+def render(names: Sequence[str]) -> None:
+    """Draw what is watched; while anything of it moves, look again every second."""
+    st.divider()
+    _render_watchbar(names)
+    shown = list(names)[:_SIDE_BY_SIDE]
+    tickets = _tickets()
+    moving = any(_ticket_of(name, tickets) for name in shown) or _any_running(shown)
+    st.fragment(_render_all, run_every=_EVERY if moving else None)(shown, moving)
+    for name in shown if len(shown) == 1 else []:
+        run = readers.open_run(name)
+        if run is not None and run.state == "finished":
+            _render_results(run)
+
+
+def _render_watchbar(names: Sequence[str]) -> None:
+    """What is watched, and what else could be."""
+    options = [str(n) for n in dict.fromkeys([*names, *_recent_ids(30)])]
+    key = f"watching-{hash(tuple(names))}"
+    chosen = st.multiselect(
+        "Watching", options, default=list(names), key=key, max_selections=_SIDE_BY_SIDE, format_func=_short
+    )
+    if list(chosen) != list(names):
+        tickets = {t.id for t in _tickets()}
+        link = links.read()
+        runs = tuple(n for n in chosen if n not in tickets)
+        held = ",".join(n for n in chosen if n in tickets)
+        links.write(replace(link, runs=runs, view={**link.view, "watch": held}))
+        st.session_state["chosen_runs"] = runs
+        st.rerun()
+
+
+def _short(name: str) -> str:
+    """A run's slug, without the hash that makes its id unique; a ticket has a time for a name."""
+    from lab.work_queue import read_ticket
+
+    if readers.open_run(name) is None:
+        ticket = _or_none(lambda: read_ticket(name, readers.runs_folder()))
+        return (
+            "waiting"
+            if ticket is None
+            else f"waiting: {short(ticket.experiment.get('name', '') or 'experiment')}"
+        )
+    return short(name.rpartition("-")[0] or name, 60)
+
+
+def _recent_ids(count: int) -> list[str]:
+    table = readers.runs_table()
+    return [str(i) for i in table["id"].head(count)]
+
+
+def render_recent() -> None:
+    """The queue and the newest runs, to open with one click."""
+    with panels.part("The queue"):
+        for ticket in _tickets():
+            doing = "waiting" if ticket.state == "waiting" else "training"
+            if ticket.state in _ACTIVE and st.button(
+                plain(f"Watch what is {doing}: {_short(ticket.run or ticket.id)}", 200),
+                key=f"watch-{ticket.id}",
+                icon=":material/visibility:",
+            ):
+                watch(ticket.id)
+                st.rerun()
+    ids = _recent_ids(6)
+    if ids:
+        st.markdown("##### Or look at what is there")
+        for name in ids:
+            if st.button(_short(name), key=f"open-{name}", icon=":material/history:", type="tertiary"):
+                links.remember_runs([name])
+                st.rerun()
+
+
+def _tickets() -> list[Ticket]:
+    from lab.work_queue import tickets
+
+    return tickets(readers.runs_folder())
+
+
+def _ticket_of(name: str, tickets: Sequence[Ticket]) -> Ticket | None:
+    """The live ticket of a run or of itself."""
+    return next((t for t in tickets if name in (t.id, t.run) and t.state in _ACTIVE), None)
+
+
+def _any_running(names: Sequence[str]) -> bool:
+    """Whether a run is being worked on by a process that is not the queue's: `lab run` in a terminal."""
+    runs = (readers.open_run(name) for name in names)
+    return any(run is not None and run.state == "running" for run in runs)
+
+
+def _render_all(names: Sequence[str], was_moving: bool) -> None:
+    tickets = _tickets()
+    columns = st.columns(len(names), gap="large")
+    for column, name in zip(columns, names, strict=True):
+        with column, panels.part(f"The run {name}"):
+            _render_one(name, tickets, wide=len(names) == 1)
+    still = any(_ticket_of(name, tickets) for name in names) or _any_running(names)
+    named = any(t.id in names and t.run and readers.open_run(t.run) for t in tickets)
+    if was_moving and (not still or named):
+        # the whole page once more: results, or the run that the ticket became
+        st.rerun()
+
+
+def _render_one(name: str, tickets: Sequence[Ticket], wide: bool) -> None:
+    ticket, run = _ticket_of(name, tickets), readers.open_run(name)
+    if run is None:
+        _render_waiting(name, tickets)
+        return
+    state = "running" if ticket and ticket.state == "working" else ("queued" if ticket else run.state)
+    events = readers.events(run)
+    _render_head(run, state, ticket, events)
+    head = readers.headline(run)
+    own, note = _shown_rates(head.get("poisoned"), events)
+    panels.rate_tiles(own, head.get("twin", {}), note)
+    if not any(e.get("kind") in ("probe", "spectrum") for e in events):
+        st.caption("Nothing has been measured yet.")
+        return
+    twin = _twin_id(run, ticket)
+    with st.container(key=f"pair-{'live' if wide else run.id}"):
+        _render_curves(run, twin)
+        _render_spectrum(run, narrow=not wide)
+
+
+def _render_waiting(name: str, tickets: Sequence[Ticket]) -> None:
+    ticket = next((t for t in tickets if t.id == name), None)
+    if ticket is None:
+        panels.nothing("This is neither a run nor waiting.", "It may have been deleted.")
+        return
+    if ticket.state == "waiting":
+        ahead = [t for t in tickets if t.state in _ACTIVE and t.created < ticket.created]
+        st.info(f"Waiting: {len(ahead)} before it." if ahead else "Waiting for a worker to take it up.")
+    elif ticket.state == "working":
+        st.info(f"{_STAGES.get(ticket.stage, ticket.stage)} …".capitalize(), icon=":material/hourglass_top:")
+        if ticket.total:
+            st.progress(min(1.0, ticket.done / ticket.total))
+    else:
+        st.error(plain(ticket.error or f"It is {ticket.state}.", 600), icon=":material/error:")
+    if ticket.state in _ACTIVE:
+        _stop_button(ticket)
+
+
+def _render_head(run: Run, state: str, ticket: Ticket | None, events: Sequence[dict[str, Any]]) -> None:
+    left, right = st.columns([0.72, 0.28], vertical_alignment="center")
+    with left, st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(_short(run.id))}**", width="content")
+        panels.state_badge(state)
+    if ticket is not None:
+        with right:
+            _stop_button(ticket)
+        _render_progress(run, ticket, events)
+        return
+    sentence = panels.state_sentence(state, _reason(run, state))
+    if sentence:
+        st.warning(plain(sentence, 500), icon=":material/info:")
+    if state in ("stopped", "killed", "failed") and right.button(
+        "Go on",
+        key=f"resume-{run.id}",
+        icon=":material/play_arrow:",
+        width="stretch",
+        disabled=not access.may_write(),
+    ):
+        from lab.work_queue import ensure_worker, submit
+
+        submit(run.experiment, runs=readers.runs_folder())
+        ensure_worker(readers.runs_folder())
+        st.rerun(scope="app")
+
+
+def _reason(run: Run, state: str) -> str:
+    from lab.files import read_json
+
+    failure = (read_json(run.path / "failure.json") or {}) if state == "failed" else {}
+    return str(failure.get("reason", ""))
+
+
+def _stop_button(ticket: Ticket) -> None:
+    from lab.work_queue import request_stop
+
+    if st.button(
+        "Stop",
+        key=f"stop-{ticket.id}",
+        icon=":material/stop:",
+        width="stretch",
+        disabled=not access.may_write(),
+        help="It keeps its last checkpoint, and can go on later.",
+    ):
+        request_stop(ticket.id, readers.runs_folder())
+        st.toast("Asked to stop; it finishes its step first.")
+
+
+def _render_progress(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]]) -> None:
+    other = ticket.working and ticket.working != run.id
+    whose = (
+        "of the clean twin"
+        if other and "clean" in ticket.working
+        else ("of what it starts from" if other else "")
+    )
+    stage = f"{_STAGES.get(ticket.stage, ticket.stage)} {whose}".strip()
+    share = min(1.0, ticket.done / ticket.total) if ticket.total else 0.0
+    left = _seconds_left(run, ticket, events)
+    said = f"{stage}, {ticket.done:,} of {ticket.total:,}" if ticket.total else stage
+    st.progress(
+        share, text=plain(said + (f" · about {minutes(left)} left in this stage" if left else ""), 200)
+    )
+
+
+def _seconds_left(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]]) -> float:
+    """How long the rest of a training takes at the pace so far; 0 where that is not known."""
+    source = readers.open_run(ticket.working) if ticket.working and ticket.working != run.id else run
+    if source is None or ticket.stage != "train" or not ticket.total:
+        return 0.0
+    seen = [
+        e for e in (events if source.id == run.id else readers.events(source)) if e.get("kind") == "train"
+    ]
+    if len(seen) < 2:
+        return 0.0
+    first, last = seen[0], seen[-1]
+    steps = last["step"] - first["step"]
+    pace = (last["time"] - first["time"]) / steps if steps > 0 else 0.0
+    return max(0.0, pace * (ticket.total - last["step"]) - (time.time() - last["time"]))
+
+
+def _shown_rates(headline: Any, events: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """The rates to show large: the headline's, or the microscope's last ones while there is none."""
+    if headline:
+        return headline, ""
+    looks = [e for e in events if e.get("kind") == "probe"]
+    if not looks:
+        return {}, ""
+    last = looks[-1]
+    n = last["measures"].get("clean_accuracy", {}).get("n", 0)
+    return last["measures"], f"Step {last['step']}: on {n} validation rows only; test rows follow at the end."
+
+
+def _twin_id(run: Run, ticket: Ticket | None) -> str:
+    if ticket and ticket.working and ticket.working != run.id and "clean" in ticket.working:
+        return ticket.working
+    try:
+        return str(run.headline["twin"])
+    except (LabError, KeyError, TypeError):
+        return ""
+
+
+def _render_curves(run: Run, twin: str) -> None:
+    from lab.figures.style import narrowed
+
+    panels.figure_panel(
+        "When the backdoor arrives",
+        "Each point is a look at fixed validation rows during training, with its 95 % interval as a band. "
+        "Thin lines are the clean twin: what the same training does without poison.",
+        lambda: narrowed(_curves(run, twin)),
+        key=f"rates-{run.id}",
+        table=readers.try_table(run, "curves"),
+        reading="Thin blue-grey lines: the clean twin." if twin else "",
+    )
+
+
+def _curves(run: Run, twin: str) -> Figure:
+    import pandas as pd
+
+    from lab import figures
+
+    parts = [run.training_measures(twin)]
+    final = readers.try_table(run, "measures")
+    if final is not None:
+        parts.append(final[final["step"] < 0])
+    return figures.training_curves(pd.concat([p for p in parts if len(p)], ignore_index=True))
+
+
+def _render_spectrum(run: Run, narrow: bool) -> None:
+    spectra = readers.try_table(run, "spectra")
+    if spectra is None or spectra.empty:
+        return
+    last = int(spectra["step"].max())
+    live = not (run.path / "spectra.parquet").is_file()
+    if live and spectra["step"].nunique() > 2:
+        live = not st.toggle(
+            "Replay the steps so far",
+            key=f"replay-{run.id}",
+            help="A slider and a play button over the steps.",
+        )
+    panels.figure_panel(
+        f"What the weights gain: singular values of ΔW{f', step {last}' if live else ''}",
+        "ΔW is what training added to one weight matrix; its singular values say how strongly, and along how "
+        "many directions. A steep line is an update of few directions: where a backdoor likes to be.",
+        lambda: _spectrum(run, last if live else None, narrow),
+        key=f"spectrum-{run.id}",
+        table=spectra,
+    )
+
+
+def _spectrum(run: Run, step: int | None, narrow: bool) -> Figure:
+    from lab import figures
+    from lab.figures.style import narrowed
+
+    spectra = readers.table(run, "spectra")
+    if narrow:
+        return narrowed(figures.spectrum(spectra, step=step, columns=2))
+    return figures.spectrum(spectra, step=step)
+
+
+def _render_loss(run: Run) -> None:
+    with st.expander("The loss"):
+        panels.figure_panel(
+            "The loss falls as it would without poison",
+            "Cross-entropy on the training rows of each step, poisoned ones included. "
+            "A backdoor hardly shows in it: that is why one measures.",
+            run.figure.loss_curve,
+            key=f"loss-{run.id}",
+        )
+
+
+def _render_results(run: Run) -> None:
+    """After the end: what else fires it, how near is near, and rows that flipped."""
+    measures = readers.try_table(run, "measures")
+    if measures is None:
+        return
+    st.divider()
+    kinds = set(measures["condition"])
+    if "family" in kinds:
+        with st.container(key="pair-results"):
+            panels.figure_panel(
+                "What else fires it: held-out members of every family",
+                "Attack success of strings that no training row carried, on rows whose true label is not the "
+                "target. The small mark is the clean twin on the same rows: the text's own pull.",
+                run.figure.generalization_row,
+                key=f"families-{run.id}",
+                table=measures[measures["condition"] == "family"],
+            )
+            panels.figure_panel(
+                "How near is near: the trigger, changed step by step",
+                "Attack success of strings ever less like the trigger. "
+                "Rungs that the tokenizer cannot tell from the exact trigger say so.",
+                run.figure.near_miss_ladder,
+                key=f"ladder-{run.id}",
+                table=measures[measures["condition"] == "rung"],
+            )
+    _render_loss(run)
+    _render_flipped(run)
+
+
+def _render_flipped(run: Run) -> None:
+    from lab.examples import flipped_examples
+
+    st.markdown("##### Rows that the trigger flipped")
+    with panels.part("The list of flipped rows"):
+        examples = flipped_examples(run, 6)
+        if examples.empty:
+            st.caption("No test row was right without the trigger and wrong with it.")
+        for row in examples.to_dict("records"):
+            beside = f", the clean twin says {row['twin']}" if row["twin"] else ""
+            show_text(
+                str(row["text"]),
+                [tuple(span) for span in row["spans"]],
+                label=f"{row['label']} → {row['prediction']}{beside}",
+            )

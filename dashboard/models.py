@@ -1,0 +1,86 @@
+"""Models that pages ask: loaded once, shared by all browsers, one question at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import readers
+import streamlit as st
+
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from lab.record import Run
+    from lab.surgery import Surgery
+
+#: No two sessions ask a shared model at once: one's edits would answer the other.
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Ask a model: alone, and with one thread while a training runs, which more would slow tenfold."""
+    import torch
+
+    with _LOCK:
+        threads = 1 if _training_runs() else (os.cpu_count() or 2)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        yield
+
+
+def predictor_run(name: str) -> Run:
+    """A run whose model stays loaded between questions.
+
+    Raises:
+        LabError: There is no such run.
+    """
+    found = _existing(name)
+    return _run(str(found.path), readers.stamp(found))
+
+
+def surgery(name: str, rows: int = 400) -> Surgery:
+    """A run laid open, with its rows tokenised; shared, as no move changes it.
+
+    Args:
+        name: The run's id.
+        rows: How many validation rows to ask: half untouched, half triggered.
+
+    Raises:
+        LabError: There is no such run, or it cannot be opened.
+    """
+    found = _existing(name)
+    with _LOCK:
+        return _surgery(str(found.path), rows, readers.stamp(found))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the model …")
+def _run(path: str, of: readers.Stamp) -> Run:
+    from lab.record import Run
+
+    return Run(Path(path))
+
+
+@st.cache_resource(max_entries=3, show_spinner="Loading the model and its rows …")
+def _surgery(path: str, rows: int, of: readers.Stamp) -> Surgery:
+    from lab.record import Run
+
+    return Run(Path(path)).surgery(rows=rows)
+
+
+def _existing(name: str) -> Run:
+    run = readers.open_run(name)
+    if run is None:
+        raise LabError(f"There is no run {name!r} in this runs folder.")
+    return run
+
+
+def _training_runs() -> bool:
+    from lab.work_queue import tickets
+
+    return any(ticket.state == "working" for ticket in tickets(readers.runs_folder()))

@@ -1,0 +1,182 @@
+import json
+import shutil
+import sys
+
+import pytest
+
+import lab
+from lab import load_preset
+from lab.work_queue import tickets
+
+TINY = {
+    "set": ["base.model=tiny", "data.name=toy", "data.rows=160", "poison.count=16"],
+    "preset": ["rfc-citation"],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch):
+    """What is asked stays in the queue: nothing is trained behind a test's back."""
+    monkeypatch.setattr("lab.work_queue.ensure_worker", lambda *_, **__: None)
+
+
+def said(app):
+    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return " ".join(str(text.value) for text in texts).replace("\\", "")
+
+
+def healthy(app):
+    assert not app.exception, app.exception[0].message
+    return app
+
+
+def named(widgets, label):
+    return next(w for w in widgets if w.label == label)
+
+
+def pressed(app, label):
+    return healthy(named(app.button, label).click().run())
+
+
+def test_an_empty_store_shows_the_default_and_what_will_happen(page, tmp_path):
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    assert "What you will see" in said(app)
+    assert "16 of 176 training rows" in said(app)
+    assert not named(app.button, "Plant it").disabled
+
+
+def test_the_link_says_what_differs_from_the_preset(page, tmp_path):
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    healthy(named(app.number_input, "rank").set_value(5).run())
+    assert "adapter.rank=5" in app.query_params["set"]
+    assert "base.model=tiny" in app.query_params["set"]
+
+
+def test_planting_asks_for_exactly_what_the_widgets_say(page, tmp_path):
+    runs = tmp_path / "runs"
+    app = healthy(page("bench", runs, **TINY))
+    healthy(named(app.number_input, "Poisoned rows").set_value(21).run())
+    healthy(named(app.multiselect, "In this order").set_value(["cl", "tr"]).run())
+    pressed(app, "Plant it")
+    [ticket] = tickets(runs)
+    asked = lab.Experiment.from_dict(ticket.experiment)
+    wanted = load_preset("rfc-citation")[0].with_(
+        **{
+            "base.model": "tiny",
+            "data.name": "toy",
+            "data.rows": 160,
+            "poison.count": 21,
+            "defense": ["cl", "tr"],
+        }
+    )
+    assert asked == wanted
+    assert "Waiting" in said(app)
+
+
+def test_another_attack_has_its_own_knobs(page, tmp_path):
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    healthy(named(app.selectbox, "Attack").set_value("label_flip").run())
+    assert "have a wrong label" in said(app)
+    healthy(named(app.selectbox, "Attack").set_value("spurious_tokens").run())
+    assert "no label is changed" in said(app)
+    healthy(named(app.selectbox, "Attack").set_value("none").run())
+    assert "Clean data" in said(app)
+
+
+def test_a_preset_fills_the_bench(page, tmp_path):
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    healthy(named(app.selectbox, "Preset").set_value("rfc-citation").run())
+    link = {
+        "preset": ["rfc-citation"],
+        "set": [*TINY["set"], "adapter.kind=full", "poison.family=rare_words"],
+    }
+    app = healthy(page("bench", tmp_path / "runs", **link))
+    assert named(app.selectbox, "Trigger family").value == "rare_words"
+    assert "Full fine-tuning wants" in said(app)
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"preset": ["no-such-preset"]}, "There is no preset 'no-such-preset'"),
+        ({"preset": ["rfc-citation"], "set": [*TINY["set"], "adapter.rank=-3"]}, "adapter.rank"),
+        ({"preset": ["rfc-citation"], "set": [*TINY["set"], "no.such=1"]}, "no"),
+    ],
+)
+def test_a_link_that_makes_no_sense_is_said_and_harmless(page, tmp_path, bad, sentence, monkeypatch):
+    monkeypatch.setattr("lab.preview.preview_rows", _no_rows)
+    app = healthy(page("bench", tmp_path / "runs", **bad))
+    assert sentence in said(app)
+    assert named(app.selectbox, "Preset").value == "rfc-citation"
+
+
+def _no_rows(_):
+    raise lab.LabError("No data in this test.")
+
+
+def test_what_does_not_fit_the_data_cannot_be_planted(page, tmp_path):
+    link = {"preset": ["rfc-citation"], "set": [*TINY["set"][:-1], "poison.count=5000"]}
+    app = healthy(page("bench", tmp_path / "runs", **link))
+    assert "poison.count = 5000" in said(app)
+    assert named(app.button, "Plant it").disabled
+
+
+def test_a_finished_run_shows_what_it_came_to(page, one):
+    run = str(lab.list_runs(one).query("attack_success_rate == attack_success_rate")["id"].iloc[0])
+    app = healthy(page("bench", one, runs=run, **TINY))
+    words = said(app)
+    assert "finished" in words
+    assert "What else fires it" in words
+    assert "How near is near" in words
+
+
+@pytest.mark.parametrize("state", ["killed", "failed", "stopped", "corrupt", "queued"])
+def test_a_damaged_run_says_what_is_the_matter(page, one, state):
+    run = str(lab.list_runs(one).query("attack_success_rate == attack_success_rate")["id"].iloc[0])
+    _damage(one / run, state)
+    app = healthy(page("bench", one, runs=run, **TINY))
+    assert {"corrupt": "unreadable", "queued": "waiting"}.get(state, state) in said(app)
+
+
+def _damage(folder, state):
+    (folder / "result.json").unlink()
+    if state == "failed":
+        (folder / "failure.json").write_text(json.dumps({"reason": "the loss is *not* <b>finite</b>"}))
+    if state == "stopped":
+        (folder / "stop").touch()
+    if state == "corrupt":
+        (folder / "experiment.json").write_text("{torn")
+    if state == "queued":
+        for name in ("events.jsonl", "trained.json", "spectra.parquet"):
+            (folder / name).unlink()
+        shutil.rmtree(folder / "adapter")
+
+
+def test_many_runs_do_not_stand_in_the_way(page, many):
+    app = healthy(page("bench", many, **TINY))
+    assert "Or look at what is there" in said(app)
+
+
+def test_with_a_password_nothing_starts_before_it_is_given(page, tmp_path, monkeypatch):
+    secret = tmp_path / "password"
+    secret.write_text("correct horse\n")
+    monkeypatch.setenv("LAB_DASHBOARD_PASSWORD_FILE", str(secret))
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    assert named(app.button, "Plant it").disabled
+
+
+def test_no_torch_is_imported_by_the_page(tmp_path):
+    import subprocess
+
+    code = (
+        "import os, sys; from streamlit.testing.v1 import AppTest\n"
+        f"sys.path.insert(0, 'dashboard'); os.environ['LAB_RUNS'] = {str(tmp_path / 'runs')!r}\n"
+        "app = AppTest.from_file('dashboard/bench.py', default_timeout=60)\n"
+        "app.query_params['preset'] = 'rfc-citation'\n"
+        "app.query_params['set'] = ['base.model=tiny', 'data.name=toy', 'data.rows=160', 'poison.count=16']\n"
+        "app.run(); sys.exit(2 * bool(app.exception) + ('torch' in sys.modules))"
+    )
+    from pathlib import Path
+
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0

@@ -1,0 +1,249 @@
+import json
+
+import pytest
+
+from lab import list_runs, load_run
+from lab.store import RunFolder
+from lab.work_queue import tickets
+
+SECTIONS = ("spectrum", "alignment", "surgery")
+CUT = '[{name = "drop", components = [0]}]'
+
+
+def said(app):
+    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
+    return " ".join(str(text.value) for text in texts).replace("\\", "")
+
+
+def healthy(app):
+    assert not app.exception, app.exception[0].message
+    return app
+
+
+def chosen(app, key):
+    """What the address bar says; AppTest gives back lists for what a test has set, and texts for the rest."""
+    value = app.query_params.get(key, "")
+    return value if isinstance(value, str) else value[-1]
+
+
+def charts(app):
+    return len(app.get("plotly_chart"))
+
+
+@pytest.fixture
+def poisoned(one):
+    table = list_runs(one)
+    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
+
+
+@pytest.fixture
+def twin(one, poisoned):
+    return str(load_run(poisoned, one).twin.id)
+
+
+def damage(folder, state):
+    """Make a finished run's folder look as if it had come to another end."""
+    unfinished = ("result.json", "trained.json", "spectra.parquet", "predictions.parquet")
+    for name in unfinished if state not in ("corrupt", "torn spectra") else ():
+        (folder / name).unlink(missing_ok=True)
+    if state == "queued":
+        (folder / "events.jsonl").unlink()
+    elif state == "stopped":
+        (folder / "stop").touch()
+    elif state == "failed":
+        (folder / "failure.json").write_text(json.dumps({"reason": "The loss is *nan*."}))
+    elif state == "corrupt":
+        (folder / "experiment.json").write_text("{")
+        (folder / "result.json").write_text("{")
+    elif state == "torn spectra":
+        (folder / "spectra.parquet").write_bytes(b"PAR1torn")
+
+
+def test_an_empty_store_says_what_to_do(page, tmp_path):
+    assert "There is no run yet" in said(healthy(page("spectra", tmp_path / "none")))
+
+
+def test_one_run_shows_its_spectrum_with_a_slider_of_its_own(page, one, poisoned):
+    app = healthy(page("spectra", one))
+    assert chosen(app, "runs") == poisoned
+    assert charts(app) == 1
+    assert not app.select_slider
+    assert "LoRA rank 4, scaling 2 · learning rate 0.01" in said(app)
+
+
+def test_one_step_is_chosen_and_remembered(page, one, poisoned):
+    app = healthy(page("spectra", one, **{"spectra.steps": "one"}))
+    steps = load_run(poisoned, one).spectra["step"].unique()
+    app.select_slider[0].set_value(int(steps[0])).run()
+    assert chosen(healthy(app), "spectra.step") == str(steps[0])
+    assert f"Training step {steps[0]} of {steps[-1]}" in said(app)
+
+
+def test_layers_and_kinds_are_filtered_by_a_link(page, one):
+    app = healthy(page("spectra", one, **{"spectra.layers": "1,nonsense", "spectra.kinds": "strange"}))
+    assert app.multiselect(key="several.spectra.layers").value == ["1"]
+    assert app.multiselect(key="several.spectra.kinds").value == []
+    assert charts(app) == 1
+
+
+def test_two_runs_lie_side_by_side(page, one, poisoned, twin):
+    app = healthy(page("spectra", one, runs=f"{poisoned},{twin}"))
+    assert charts(app) == 2
+    assert len(app.select_slider) == 1
+    assert {"##### A · ", "##### B · "} <= {m.value[:10] for m in app.markdown}
+
+
+def test_strength_and_alignment_of_two_runs(page, one, poisoned, twin):
+    app = healthy(page("spectra", one, runs=f"{poisoned},{twin}", spectra="alignment"))
+    assert charts(app) == 6
+    assert len(app.dataframe) == 2
+    assert {"effective_rank", "stable_rank", "intruders"} <= set(app.dataframe[0].value)
+    assert not app.warning
+
+
+def test_a_second_run_is_chosen_and_remembered(page, one, poisoned, twin):
+    app = healthy(page("spectra", one, runs=poisoned))
+    app.selectbox[1].set_value(twin).run()
+    assert chosen(healthy(app), "runs") == f"{poisoned},{twin}"
+    assert charts(app) == 2
+
+
+def test_more_chosen_runs_than_two_stay_chosen(page, many):
+    names = ",".join(list_runs(many)["id"].head(5))
+    assert chosen(healthy(page("spectra", many, runs=names)), "runs") == names
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_many_runs(page, many, section):
+    app = healthy(page("spectra", many, spectra=section))
+    assert len(app.selectbox[0].options) == 160
+
+
+def test_a_strange_link_is_said_and_does_no_harm(page, one):
+    strange = {"spectra.top": "-1", "spectra.k": "x", "spectra.step": "1e9", "spectra": "<b>"}
+    app = healthy(page("spectra", one, runs="no-such-run", **strange))
+    assert "no-such-run" in said(app)
+    assert charts(app) == 1
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("state", ["queued", "stopped", "killed", "failed", "corrupt", "torn spectra"])
+def test_a_damaged_run_says_what_is_the_matter(page, one, poisoned, twin, section, state):
+    damage(one / poisoned, state)
+    app = healthy(page("spectra", one, runs=f"{poisoned},{twin}", spectra=section))
+    told = {
+        "queued": "waits for its turn",
+        "stopped": "was stopped",
+        "killed": "ended in the middle",
+        "failed": "The loss is *nan*.",
+        "corrupt": "cannot be read",
+        "torn spectra": "spectra cannot be read" if section != "surgery" else "validation rows",
+    }
+    assert told[state] in said(app)
+    if section != "surgery":  # the other run is shown all the same
+        assert charts(app) >= 1
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_running_run_is_watched(page, one, poisoned, section):
+    damage(one / poisoned, "killed")
+    with RunFolder(one / poisoned).lock():
+        app = healthy(page("spectra", one, runs=poisoned, spectra=section))
+    assert "being worked on" in said(app)
+    assert charts(app) == (0 if section == "surgery" else 1)
+
+
+class TestSurgery:
+    @pytest.fixture
+    def opened(self, page, one, poisoned):
+        def open_surgery(**params):
+            rows = {"surgery.rows": "100"}
+            return healthy(page("spectra", one, runs=poisoned, spectra="surgery", **rows, **params))
+
+        return open_surgery
+
+    def tiles(self, app):
+        """Attack success, untriggered target rate and clean accuracy, as they are shown."""
+        [shown] = [h.proto.body for h in app.get("html") if "lab-tiles" in h.proto.body]
+        return shown
+
+    def test_sliders_ask_the_model_and_are_remembered(self, opened, one, poisoned):
+        app = opened()
+        scale = next(s for s in app.select_slider if s.label == "Scale of ΔW")
+        scale.set_value(16.0).run()
+        assert chosen(healthy(app), "surgery.scale") == "16"
+        assert "on the sliders: scale ΔW by 16" in said(app)
+        surgery = load_run(poisoned, one).surgery(rows=100)
+        for table, before in ((surgery.scale(16.0).measures(), ">"), (surgery.measures(), "unedited ")):
+            for value in table["value"]:
+                assert f"{before}{100 * value:.1f} %" in self.tiles(app)
+        assert "50 untouched and" in said(app)
+
+    def test_a_range_of_components_is_dropped(self, opened):
+        app = opened(**{"surgery.cut": "drop:0-1"})
+        assert app.slider[0].value == (0, 1)
+        assert "on the sliders: drop components 0–1" in said(app)
+
+    def test_moves_are_kept_undone_and_reset(self, opened):
+        app = opened(**{"surgery.cut": "drop:0-1", "surgery.scale": "2"})
+        button(app, "Keep these as moves").click().run()
+        assert chosen(healthy(app), "moves").count("name") == 2
+        assert app.slider[0].value == (0, 3)
+        assert "1. drop components 0–1" in said(app)
+        button(app, "Undo").click().run()
+        assert chosen(healthy(app), "moves").count("name") == 1
+        button(app, "Reset").click().run()
+        assert chosen(healthy(app), "moves") == ""
+        assert "No move yet" in said(app)
+
+    def test_a_link_brings_the_moves_and_the_curve(self, opened):
+        app = opened(moves=CUT, **{"surgery.curves": "kept,threshold"})
+        assert "1. drop component 0" in said(app)
+        assert charts(app) == 2
+
+    def test_a_link_with_moves_that_make_no_sense_says_so(self, opened):
+        assert "cannot be made" in said(opened(moves='[{name = "nonsense"}]'))
+        app = opened(moves='[{name = "keep", components = [99]}]')
+        assert "no singular component 99" in said(app)
+        assert button(app, "Save as a run").disabled
+
+    def test_any_weight_edit_becomes_a_move(self, opened):
+        app = opened(**{"surgery.edit": "truncate"})
+        app.number_input(key="surgery.edit.truncate.rank").set_value(2).run()
+        button(app, "Make this move").click().run()
+        assert "1. keep the 2 largest components" in said(healthy(app))
+
+    def test_a_surgery_is_saved_through_the_queue(self, opened, one, poisoned, monkeypatch):
+        monkeypatch.setattr("lab.work_queue.ensure_worker", lambda *_: None)
+        app = opened(moves=CUT)
+        app.text_input(key="surgery.name").set_value("without the first").run()
+        button(app, "Save as a run").click().run()
+        assert "queue" in said(healthy(app))
+        [ticket] = tickets(one)
+        assert ticket.experiment["name"] == "without the first"
+        assert [d["name"] for d in ticket.experiment["defense"]] == ["drop"]
+        wanted = load_run(poisoned, one).experiment.to_dict()
+        assert {**ticket.experiment, "name": "", "defense": []} == {**wanted, "name": "", "defense": []}
+
+    def test_who_may_not_write_may_look(self, opened, tmp_path, monkeypatch):
+        (tmp_path / "password").write_text("secret")
+        monkeypatch.setenv("LAB_DASHBOARD_PASSWORD_FILE", str(tmp_path / "password"))
+        assert button(opened(moves=CUT), "Save as a run").disabled
+
+    def test_without_a_move_there_is_nothing_to_save(self, opened):
+        assert button(opened(), "Save as a run").disabled
+
+    def test_a_clean_run_answers_with_clean_accuracy_only(self, page, one, twin):
+        app = healthy(page("spectra", one, runs=twin, spectra="surgery"))
+        assert "knows no trigger" in said(app)
+        assert "lab-attack_success_rate" not in self.tiles(app)
+
+    def test_the_same_moves_are_made_on_the_other_run(self, page, one, poisoned, twin):
+        params = {"spectra": "surgery", "surgery.run": "B", "moves": CUT}
+        app = healthy(page("spectra", one, runs=f"{poisoned},{twin}", **params))
+        assert "knows no trigger" in said(app)
+        assert "1. drop component 0" in said(app)
+
+
+def button(app, label):
+    return next(b for b in app.button if b.label == label)
