@@ -3,6 +3,8 @@
     lab sweep rora-table --csv rora.csv
     python benchmarks/rora_table.py rora.csv
 
+Sweeps may come in parts: an arm's lines are added, or take the place of that arm's former ones.
+
 One line per claim: ours for each trigger, arm, measure and base, and their mean over the bases, with the
 paper's own number beside it where there is one. The paper's are of RoBERTa-large on SST-2 and come from third
 parties' quotations of its Tables 4 and 5; ours are of a 22 M encoder on rotten_tomatoes.
@@ -76,12 +78,24 @@ def reference(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS).round(4)
 
 
+def merged(former: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Former lines and new ones; an arm measured anew on a trigger takes the place of its former lines."""
+    measured = set(new["claim_id"].map(_arm))
+    return pd.concat([former[~former["claim_id"].map(_arm).isin(measured)], new], ignore_index=True)
+
+
+def _arm(claim: str) -> str:
+    """The trigger and arm of a claim: "rare-word.lora" of "rare-word.lora.excess_asr.base0"."""
+    return ".".join(claim.split(".")[:2])
+
+
 def main() -> None:
-    """Read a sweep's CSV files, write the reference beside the paper's own numbers."""
-    tables = [pd.read_csv(path) for path in sys.argv[1:]]
+    """Read a sweep's CSV files; write their lines beside the paper's own and what was measured before."""
+    new = reference(pd.concat([pd.read_csv(path) for path in sys.argv[1:]], ignore_index=True))
     target = Path(__file__).parents[1] / "data" / "reference" / "2601.06305.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
-    reference(pd.concat(tables, ignore_index=True)).to_csv(target, index=False)
+    lines = merged(pd.read_csv(target, dtype={"seeds": str}), new) if target.is_file() else new
+    lines.to_csv(target, index=False)
     sys.stdout.write(f"wrote {target.name}\n")
 
 

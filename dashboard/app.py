@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import access
+import panels
 import streamlit as st
 
 HERE = Path(__file__).parent
@@ -20,6 +21,8 @@ PAGES = (
 # a picture of our own: Streamlit fetches an icon by name from a font server
 st.set_page_config(page_title="LoRA backdoor lab", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.html(HERE / "style.css")
+if panels.page_theme() == "dark":
+    st.html(HERE / "style-dark.css")
 page = st.navigation(
     [
         st.Page(file, title=title, icon=icon, default=file == PAGES[0][0])

@@ -29,7 +29,7 @@ def main() -> None:
     watched = live.watched()
     if complaint:
         st.warning(plain(complaint, 400), icon=":material/link_off:")
-    st.markdown("### Plant a backdoor, and watch it arrive")
+    st.markdown("# Plant a backdoor, and watch it arrive")
     # what was planted makes room for what comes of it
     with st.expander("What goes into the training data, and training it", expanded=not watched):
         left, right = st.columns([0.62, 0.38], gap="large")
@@ -57,7 +57,7 @@ def _render_preview(experiment: Experiment, problem: str) -> str:
     from lab.cards import attack_sentence
     from lab.preview import preview_rows
 
-    st.markdown("##### What goes into the training data")
+    st.markdown("## What goes into the training data")
     rows = None
     if not problem:
         try:
@@ -86,7 +86,7 @@ def _render_train(experiment: Experiment, problem: str) -> None:
     from lab.work_queue import ensure_worker, submit, tickets
 
     folder = readers.runs_folder()
-    st.markdown("##### Train it, and its clean twin")
+    st.markdown("## Train it, and its clean twin")
     if not problem:
         with panels.part("The estimate of time"):
             from lab.estimates import estimate_seconds

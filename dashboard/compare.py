@@ -35,7 +35,7 @@ _MOST_OFFERED = 50
 
 def main() -> None:
     """Draw the page."""
-    st.markdown("### Compare runs")
+    st.markdown("# Compare runs")
     with panels.part("The list of runs"):
         table = readers.runs_table()
         if table.empty:

@@ -152,7 +152,7 @@ def render_recent() -> None:
                 st.rerun()
     ids = _recent_ids(6)
     if ids:
-        st.markdown("##### Or look at what is there")
+        st.markdown("## Or look at what is there")
         for name in ids:
             if st.button(_short(name), key=f"open-{name}", icon=":material/history:", type="tertiary"):
                 links.remember_runs([name])
@@ -430,7 +430,7 @@ def _render_results(run: Run) -> None:
 def _render_flipped(run: Run) -> None:
     from lab.examples import flipped_examples
 
-    st.markdown("##### Rows that the trigger flipped")
+    st.markdown("## Rows that the trigger flipped")
     with panels.part("The list of flipped rows"):
         examples = flipped_examples(run, 6)
         if examples.empty:

@@ -28,7 +28,7 @@ def at_work() -> Iterator[None]:
     import torch
 
     with _LOCK:
-        threads = 1 if _training_runs() else (os.cpu_count() or 2)
+        threads = _threads()
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         yield
@@ -78,6 +78,16 @@ def _existing(name: str) -> Run:
     if run is None:
         raise LabError(f"There is no run {name!r} in this runs folder.")
     return run
+
+
+def _threads() -> int:
+    """All cores where they are idle, else one; never more than OMP_NUM_THREADS allows."""
+    cores = os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    most = min(cores, int(allowed)) if allowed.isdigit() and int(allowed) else cores
+    # what else computes here, `lab run` in a terminal for instance, shows in the load alone
+    is_busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75 * cores
+    return 1 if is_busy or _training_runs() else most
 
 
 def _training_runs() -> bool:

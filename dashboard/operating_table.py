@@ -6,8 +6,7 @@ nothing on disk changes until it is saved as a run of its own.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import access
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 #: Rows that are asked; half of them untouched, half with the trigger.
 _ROWS = {"100": "100", "200": "200", "400": "400"}
-_KINDS = ("attack_success_rate", "untriggered_target_rate", "clean_accuracy")
 
 
 def render(runs: Sequence[Run]) -> None:
@@ -117,25 +115,12 @@ def _render_rates(opened: Surgery, rows: int, asked: Sequence[Move]) -> Surgery 
     except LabError as error:
         st.warning(plain(error, 400), icon=":material/warning:")
         return None
-    tiles = "".join(_tile(kind, after[kind], before.get(kind)) for kind in _KINDS if kind in after)
-    st.html(f'<div class="lab-tiles">{tiles}</div>')
+    panels.rate_tiles(after, before, beside="unedited")
     rows_said = f"{after['clean_accuracy']['n']:.0f} untouched"
     if "attack_success_rate" in after:
         rows_said += f" and {after['attack_success_rate']['n']:.0f} triggered"
     st.caption(f"{rows_said} validation rows, answered in {seconds:.1f} s.")
     return operated
-
-
-def _tile(kind: str, after: Mapping[str, float], before: Mapping[str, float] | None) -> str:
-    name, meaning = panels.MEANINGS[kind]
-    unedited = f"unedited {panels.percent(before['value'])}" if before else "&nbsp;"
-    return (
-        f'<div class="lab-tile lab-{kind}" title="{html.escape(meaning)}">'
-        f'<span class="lab-name">{name}</span>'
-        f'<span class="lab-value">{panels.percent(after["value"])}</span>'
-        f'<span class="lab-under">{panels.interval(after)}</span>'
-        f'<span class="lab-twin">{unedited}</span></div>'
-    )
 
 
 def _render_moves(made: Sequence[Move], drafted: Sequence[Move]) -> None:
@@ -207,7 +192,7 @@ def _render_save(run: Run, operated: Surgery | None) -> None:
     """Put the operated weights into the queue as a run of their own."""
     from lab.work_queue import ensure_worker, submit
 
-    st.markdown("##### Save as a run")
+    st.markdown("## Save as a run")
     moved = operated is not None and bool(operated.moves)
     locked = not access.may_write()
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -94,8 +94,13 @@ def figure_panel(
         Streamlit's selection state with `select`, else None.
     """
     with st.container(border=True, key=f"panel-{key}"):
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"##### {title}")
+        with st.container(
+            horizontal=True,
+            vertical_alignment="center",
+            horizontal_alignment="distribute",
+            key=f"head-{key}",
+        ):
+            st.markdown(f"## {title}")
             kind = _more(st, meaning, key, table)
         if reading:
             st.caption(reading)
@@ -160,35 +165,39 @@ def interval(measure: Mapping[str, Any]) -> str:
 
 
 def rate_tiles(
-    measures: Mapping[str, Mapping[str, Any]], twin: Mapping[str, Mapping[str, Any]], note: str = ""
+    measures: Mapping[str, Mapping[str, Any]],
+    others: Mapping[str, Mapping[str, Any]],
+    note: str = "",
+    beside: str = "clean twin",
 ) -> None:
-    """The three rates as large figures, each with interval and n, the clean twin's under it.
+    """The three rates as large figures, each with interval and n, what it is compared with under it.
 
     Args:
         measures: By kind: value, low, high, n.
-        twin: The twin's by kind; {} where there is none (yet).
+        others: Those of the clean twin by kind; {} where there is none (yet).
         note: What the figures rest on, for live ones.
+        beside: What the others are.
     """
     kinds = ("attack_success_rate", "untriggered_target_rate", "clean_accuracy")
     # a clean run knows no trigger, and says nothing about one
     kinds = tuple(kind for kind in kinds if not measures or kind in measures)
-    tiles = "".join(_tile(kind, measures.get(kind), twin.get(kind)) for kind in kinds)
+    tiles = "".join(_tile(kind, measures.get(kind), others.get(kind), beside) for kind in kinds)
     st.html(
         f'<div class="lab-tiles">{tiles}</div>'
         + (f'<p class="lab-note">{html.escape(note)}</p>' if note else "")
     )
 
 
-def _tile(kind: str, measure: Mapping[str, Any] | None, twin: Mapping[str, Any] | None) -> str:
+def _tile(kind: str, measure: Mapping[str, Any] | None, other: Mapping[str, Any] | None, beside: str) -> str:
     name, meaning = MEANINGS[kind]
     value = percent(float(measure["value"])) if measure else "–"
     under = interval(measure) if measure else "not measured yet"
-    beside = f"clean twin {percent(float(twin['value']))}" if twin else "&nbsp;"
+    compared = f"{beside} {percent(float(other['value']))}" if other else "&nbsp;"
     return (
         f'<div class="lab-tile lab-{kind}" title="{html.escape(meaning)}">'
         f'<span class="lab-name">{name}</span>'
         f'<span class="lab-value">{value}</span><span class="lab-under">{under}</span>'
-        f'<span class="lab-twin">{beside}</span></div>'
+        f'<span class="lab-twin">{compared}</span></div>'
     )
 
 

@@ -99,7 +99,7 @@ def _render_texts(run: Run, text: str, inserted: Insertion, answers: pd.DataFram
     target = str(getattr(run.measured_poison, "target_label", ""))
     for column, (name, title) in zip(st.columns(2, gap="medium"), _TEXTS.items(), strict=True):
         with column, st.container(border=True, key=f"panel-text-{name}"):
-            st.markdown(f"##### {title.capitalize()}")
+            st.markdown(f"## {title.capitalize()}")
             show_text(*((text, ()) if name == "clean" else (inserted.text, inserted.spans)))
             if answers is None or answers.empty:
                 st.caption("Nobody has been asked yet.")

@@ -53,7 +53,7 @@ def _render_head(run: Run, table: pd.DataFrame) -> None:
     line = table[table["id"] == run.id].head(1).to_dict("records")
     state = str(line[0]["state"]) if line else run.state
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"##### {plain(run_title(line[0]) if line else run.id, 100)}", width="content")
+        st.markdown(f"## {plain(run_title(line[0]) if line else run.id, 100)}", width="content")
         panels.state_badge(state)
         for page, word in (("spectra.py", "Spectra"), ("bench.py", "Bench")):
             if state == "finished" or page == "bench.py":

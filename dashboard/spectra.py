@@ -67,7 +67,7 @@ _NARROW = """
 def main() -> None:
     """Draw the page."""
     st.html(_NARROW)
-    st.markdown("### What training wrote into the weights")
+    st.markdown("# What training wrote into the weights")
     with panels.part("The list of runs"):
         runs = run_choice.choose_runs("spectra")
         if runs:
@@ -265,7 +265,7 @@ def _render_summaries(runs: Sequence[Run], summaries: dict[str, pd.DataFrame], m
             with st.container(
                 horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
             ):
-                st.markdown(f"##### {letter(run, runs, many)}Ranks and intruders, matrix by matrix")
+                st.markdown(f"## {letter(run, runs, many)}Ranks and intruders, matrix by matrix")
                 st.popover("", icon=":material/more_horiz:", help="What it means").markdown(_SUMMARY)
             st.dataframe(
                 table,

@@ -39,7 +39,7 @@ def render(opened: Surgery, rows: int, made: Sequence[Move]) -> None:
         made: The moves so far; the sliders have no part in the curves.
     """
     shown = [name for name in links.choose("surgery.curves").split(",") if name in _NAMES]
-    st.markdown("##### From none to all" + (" of it, after the moves so far" if made else ""))
+    st.markdown("## From none to all" + (" of it, after the moves so far" if made else ""))
     with st.container(horizontal=True):
         for name in [name for name in _NAMES if name not in shown]:
             st.button(

@@ -254,7 +254,7 @@ def _render_onward(runs: list[str]) -> None:
         icon=":material/stairs:",
         help="The ladders of the two newest of these runs.",
         on_click=_to_ladders,
-        args=(runs[0], runs[min(1, len(runs) - 1)]),
+        args=(runs[0], runs[1] if len(runs) > 1 else ""),
     )
     if st.button("Compare them", icon=":material/table_chart:"):
         st.switch_page("compare.py", query_params={"runs": ",".join(runs[:24])})

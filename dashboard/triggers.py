@@ -33,8 +33,8 @@ _PLACES = {
 #: A matrix of 27 families cannot be squeezed into a telephone, nor can a text's tokens: they scroll sideways.
 _CSS = """
 <style>
-:is(.st-key-panel-matrix, .st-key-panel-attention) [data-testid="stFullScreenFrame"] {overflow-x: auto;}
-:is(.st-key-panel-matrix, .st-key-panel-attention) [data-testid="stPlotlyChart"] {min-width: 44rem;}
+:is(.st-key-panel-matrix, .st-key-panel-attention) {overflow-x: auto;}
+.st-key-matrix {min-width: 60rem;} .st-key-attention {min-width: 44rem;}
 </style>
 """
 #: Runs that are looked through for a ladder, so that a store of thousands opens at once.
@@ -44,7 +44,7 @@ _LOOKED_AT = 12
 def main() -> None:
     """Draw the page."""
     st.html(_CSS)
-    st.markdown("### What fires the backdoor, and what does not")
+    st.markdown("# What fires the backdoor, and what does not")
     with panels.part("The list of runs"):
         table = readers.runs_table()
         poisoned = poisoned_runs(table)
@@ -116,7 +116,9 @@ def _render_ladders(table: pd.DataFrame) -> None:
     figures: list[tuple[str, Figure | None, str]] = []
     for place, (key, label, default) in zip(places, sides, strict=False):
         with place:
-            run = pickers.pick_run(label, table, key, default, names)
+            # beside a run stands another one, unless a person wants it twice
+            other = next((run for run in newest if run not in {run for run, *_ in figures}), default)
+            run = pickers.pick_run(label, table, key, other, names)
             figures.append((run, *_ladder(run)))
     for place, side, (run, figure, why) in zip(places, sides, figures, strict=False):
         with place:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.paths import runs_dir
-from lab.store import RunFolder, _listing_line
+from lab.store import RunFolder, listing_line, listing_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _FRESH = 2_500_000_000
 #: What makes an unfinished run stopped, failed, killed or queued.
 _MARKS = ("failure.json", "stop", "events.jsonl")
-_LEAD = ["id", "state", "name", "created", "twin"]
 
 #: Inode, size and time of last writing in ns; None where there is no such file.
 _Stamp = tuple[int, int, int]
@@ -87,7 +86,7 @@ class RunIndex:
             except OSError:  # no run, or gone in this moment
                 continue
             if known is None or known[0] != signature or _is_fresh(signature, now):
-                line = _listing_line(RunFolder(self.runs / name))
+                line = listing_line(RunFolder(self.runs / name))
                 # the line's own look at the lock is what it is compared with the next time
                 locked = signature.result is None and line["state"] == "running"
                 known = (replace(signature, is_locked=locked), line)
@@ -95,7 +94,7 @@ class RunIndex:
             lines[name] = known
         if has_changed or lines.keys() != self._lines.keys():
             self._lines = lines
-            self._table = _as_table([line for _, line in lines.values()])
+            self._table = listing_table([line for _, line in lines.values()])
 
     def _names(self) -> Iterator[str]:
         with contextlib.suppress(OSError), os.scandir(self.runs) as entries:
@@ -126,13 +125,3 @@ def _stamp(path: str) -> _Stamp:
 def _is_fresh(signature: _Signature, now: int) -> bool:
     """Whether one of the files may change without its stamp doing so."""
     return any(abs(now - s[2]) < _FRESH for s in (signature.experiment, signature.result) if s is not None)
-
-
-def _as_table(lines: list[dict[str, Any]]) -> pd.DataFrame:
-    """Lines in the order of the runs' names as `lab.list_runs` lays them out."""
-    import pandas as pd
-
-    if not lines:
-        return pd.DataFrame(columns=_LEAD)
-    table = pd.DataFrame(lines).sort_values("created", ascending=False, kind="stable", ignore_index=True)
-    return table[[*_LEAD, *[c for c in table.columns if c not in _LEAD]]]

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,8 @@ class RunFolder:
         for name in ("result.json", "trained.json", "failure.json", "stop"):
             (self.path / name).unlink(missing_ok=True)
         for item in self.path.iterdir():
-            if item.name in ("experiment.json", ".lock", ".owner.json"):
+            # what people wrote about a run is not the run's to forget
+            if item.name in ("experiment.json", "note.md", ".lock", ".owner.json"):
                 continue
             shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
 
@@ -230,9 +231,13 @@ def list_runs(runs: str | Path | None = None) -> pd.DataFrame:
     Returns:
         A table indexed by nothing, newest first; empty (with the leading columns) where there is no run.
     """
+    return listing_table([listing_line(folder) for folder in run_folders(runs_dir(runs))])
+
+
+def listing_table(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Lines of `listing_line` as the table of `list_runs`."""
     import pandas as pd
 
-    lines = [_listing_line(folder) for folder in run_folders(runs_dir(runs))]
     lead = ["id", "state", "name", "created", "twin"]
     if not lines:
         return pd.DataFrame(columns=lead)
@@ -241,7 +246,8 @@ def list_runs(runs: str | Path | None = None) -> pd.DataFrame:
     return table[[*lead, *[c for c in table.columns if c not in lead]]]
 
 
-def _listing_line(folder: RunFolder) -> dict[str, Any]:
+def listing_line(folder: RunFolder) -> dict[str, Any]:
+    """One run of `list_runs`: a finished run's is a function of its two small files alone."""
     record = read_json(folder.path / "experiment.json") or {}
     result = read_json(folder.path / "result.json") if folder.finished else None
     state = "finished" if result is not None else folder.state()
@@ -257,6 +263,10 @@ def _listing_line(folder: RunFolder) -> dict[str, Any]:
         for key, value in asked.get(section, {}).items():
             line[f"{section}.{key}"] = value
     line["defense"] = "+".join(d.get("name", "?") for d in asked.get("defense", []))
+    # runs that differ in a knob alone must not look alike
+    for defense in asked.get("defense", []):
+        name = defense.get("name", "?")
+        line |= {f"defense.{name}.{knob}": value for knob, value in defense.items() if knob != "name"}
     line["seed"] = asked.get("seed", 0)
     line.update(headline_columns((result or {}).get("measures", {}).get("test", {})))
     return line

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -165,6 +165,7 @@ def test_an_own_test_split_stays_and_never_leaks(texts: list[str], data: st.Data
     assert set(rest["text"]) == {t for t in texts[: len(texts) - own] if normalise(t) not in tested}
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=40))
 def test_row_ids_are_those_of_the_source(texts: list[str]):
     assert list(table_of(texts)["row_id"]) == list(table_of([*texts, "one more"])["row_id"])[:-1]

@@ -143,8 +143,8 @@ def test_no_folder_one_run_and_strangers(tmp_path):
 @pytest.fixture
 def read(monkeypatch):
     """Counts which runs are read."""
-    counted, line = Counter(), run_index._listing_line
-    monkeypatch.setattr(run_index, "_listing_line", lambda f: (counted.update([f.id]), line(f))[1])
+    counted, line = Counter(), run_index.listing_line
+    monkeypatch.setattr(run_index, "listing_line", lambda f: (counted.update([f.id]), line(f))[1])
     return counted
 
 

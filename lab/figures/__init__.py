@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab.figures.alignments import alignment_map
+    from lab.figures.answers import answer_bars
     from lab.figures.attentions import attention_map
     from lab.figures.doses import dose_response
     from lab.figures.families import generalization_row
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "alignment_curve",
     "alignment_map",
+    "answer_bars",
     "attention_map",
     "defense_frontier",
     "dose_response",
@@ -50,6 +52,7 @@ __all__ = [
 _FILES = {
     "alignment_curve": "subspaces",
     "alignment_map": "alignments",
+    "answer_bars": "answers",
     "attention_map": "attentions",
     "defense_frontier": "frontier",
     "dose_response": "doses",

@@ -40,6 +40,7 @@ def spectrum(
         top: How many singular values per matrix at most, at least 1.
         base: Draw W's own singular values too. They are known at the last step only, and W does not change
             while an adapter is trained, so every step shows the same.
+        columns: How many panels stand beside each other at most; 2 suits half a page.
 
     Returns:
         Lines over the number of the singular value, on one logarithmic axis for all panels and steps: W's,

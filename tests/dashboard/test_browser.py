@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import lab
+import lab.paths
+
 pytestmark = pytest.mark.recipe
 
 REQUIRED = os.environ.get("LAB_BROWSER") == "required"
@@ -82,9 +85,15 @@ class Watcher:
 
     def __init__(self, page):
         self.problems = []
-        page.on("console", lambda m: m.type == "error" and self.problems.append(f"console: {m.text}"))
+        page.on("console", self._console)
         page.on("pageerror", lambda error: self.problems.append(f"page: {error}"))
         page.on("request", self._request)
+
+    def _console(self, message):
+        # opened on a page of its own, Streamlit asks for its server below that page first, and is told no
+        is_probe = re.search(r"/\w+/_stcore/(health|host-config)$", message.location.get("url", ""))
+        if message.type == "error" and not is_probe:
+            self.problems.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _request(self, request):
         if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", request.url):
@@ -102,10 +111,23 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def lab_url(tmp_path_factory, tiny_cache):
-    runs = tmp_path_factory.mktemp("dashboard") / "runs"
-    with served(runs, tiny_cache) as url:
+def lab_runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("dashboard") / "runs"
+
+
+@pytest.fixture(scope="module")
+def lab_url(lab_runs, tiny_cache):
+    with served(lab_runs, tiny_cache) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def planted(lab_runs, finished):
+    """A finished tiny run and its twin, in the runs folder that the browser looks at."""
+    for folder in finished.path.parent.iterdir():
+        if (folder / "result.json").is_file() and not (lab_runs / folder.name).exists():
+            shutil.copytree(folder, lab_runs / folder.name)
+    return finished.id
 
 
 @pytest.fixture
@@ -165,7 +187,7 @@ def test_the_preview_marks_the_trigger(page, lab_url):
 
 
 def test_a_run_is_stopped_and_goes_on_where_it_was(page, lab_url):
-    plant(page, lab_url, "&set=training.epochs%3D400&set=seed%3D3")
+    plant(page, lab_url, "&set=training.epochs%3D120&set=seed%3D3")
     page.get_by_text(re.compile(r"training, \d+ of")).first.wait_for()
     page.get_by_role("button", name="Stop").first.click()
     wait_for_badge(page, "stopped")
@@ -188,22 +210,75 @@ def test_a_link_reproduces_the_view_in_another_browser(browser, page, lab_url):
     other.context.close()
 
 
-def test_the_matrix_opens(page, lab_url):
+def test_the_matrix_opens(page, lab_url, planted):
     page.goto(f"{lab_url}/triggers")
+    page.get_by_text("Trained with one family, probed with every family").wait_for()
     settled(page)
-    page.locator(".js-plotly-plot").first.wait_for()
+    assert page.locator(".js-plotly-plot").count() == 1
 
 
-def test_a_surgery_moves_the_rates(page, lab_url):
-    page.goto(f"{lab_url}/")
+def test_the_playground_asks_both_models(page, lab_url, planted):
+    page.goto(f"{lab_url}/triggers?triggers=playground&asked=1&run={planted}&text=a%20fine%20film")
+    page.get_by_text("How sure they are with the trigger").wait_for()
+    page.get_by_text("Which words the answer rests on").wait_for()
+    assert "as specified in RFC 2616" in page.locator(".lab-text mark").first.inner_text()
+
+
+def test_a_surgery_slider_moves_the_rates(page, lab_url, planted):
+    page.goto(f"{lab_url}/spectra?runs={planted}&spectra=surgery")
+    page.locator(".lab-tile").first.wait_for()
     settled(page)
-    run = page.evaluate("() => 0")
-    assert run == 0
+    before = page.locator(".lab-tiles").first.inner_text()
+    slider = page.get_by_role("slider", name="Scale of ΔW")
+    slider.focus()
+    for _ in range(12):
+        slider.press("ArrowLeft")
+    # no update at all: whatever it had learned is gone
+    page.wait_for_url(re.compile("surgery"))
+    page.get_by_text("× 0", exact=True).first.wait_for()
+    deadline = time.monotonic() + 45
+    while page.locator(".lab-tiles").first.inner_text() == before and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert page.locator(".lab-tiles").first.inner_text() != before
+
+
+def test_two_runs_are_compared_and_the_link_shown_to_someone_else(browser, page, lab_url, planted, lab_runs):
+    both = ",".join([planted, lab.load_run(planted, lab_runs).twin.id])
+    page.goto(f"{lab_url}/compare?runs={both}&show=curves")
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    settled(page)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    other = context.new_page()
+    other.goto(page.url)
+    other.locator(".js-plotly-plot").nth(1).wait_for()
+    settled(other)
+    titles = [p.get_by_role("heading").all_inner_texts() for p in (page, other)]
+    context.close()
+    assert titles[0] == titles[1]
+    assert len(titles[0]) >= 3
+
+
+def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
+    """MiniLM, planted from the Bench, as a workshop's participant does it; fewer rows, to be quick."""
+    assets = lab.paths.cache_dir()
+    more = "&set=data.rows%3D600&set=training.epochs%3D2&set=probe.scope%3Dheadline"
+    with served(tmp_path / "runs", assets, LAB_WORKERS="1", LAB_OFFLINE="") as url:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        page.set_default_timeout(120 * SECOND)
+        page.goto(f"{url}/?preset=rfc-citation{more}")
+        page.get_by_role("button", name="Plant it").click()
+        page.locator(".lab-tile").first.wait_for()
+        wait_for_badge(page, "finished", 500)
+        asr, accuracy = tile(page, "attack_success_rate"), tile(page, "clean_accuracy")
+        context.close()
+    assert float(asr.split()[0]) > 80
+    assert float(accuracy.split()[0]) > 60
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_nobody_is_shut_out(browser, lab_url, name, scheme):
+def test_nobody_is_shut_out(browser, lab_url, planted, name, scheme):
     """axe-core finds no serious barrier."""
     axe = os.environ.get("LAB_AXE", "")
     _need(axe and Path(axe).is_file(), "axe-core (LAB_AXE)")

@@ -90,7 +90,7 @@ def test_two_runs_lie_side_by_side(page, one, poisoned, twin):
     app = healthy(page("spectra", one, runs=f"{poisoned},{twin}"))
     assert charts(app) == 2
     assert len(app.select_slider) == 1
-    assert {"##### A · ", "##### B · "} <= {m.value[:10] for m in app.markdown}
+    assert {"## A · ", "## B · "} <= {m.value[:7] for m in app.markdown}
 
 
 def test_strength_and_alignment_of_two_runs(page, one, poisoned, twin):

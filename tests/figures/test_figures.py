@@ -22,6 +22,7 @@ THRESHOLD = ["scale", "predicted", "measured", "low", "high", "n"]
 
 NOTHING = [
     *[(name, pd.DataFrame(columns=ALIGNMENT), ()) for name in OF_ALIGNMENT],
+    ("answer_bars", pd.DataFrame(columns=["model", "condition", "prediction", "label", "probability"]), ()),
     ("attention_map", pd.DataFrame(columns=ATTENTION), ()),
     ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),
     ("token_importance", pd.DataFrame(columns=["token", "start", "end", "importance"]), ()),
