@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def watched() -> list[str]:
     return [*waiting, *runs]
 
 
-def _or_none(read: Any) -> Any:
+def _or_none(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (LabError, OSError, ValueError):
@@ -166,8 +166,14 @@ def _tickets() -> list[Ticket]:
 
 
 def _ticket_of(name: str, tickets: Sequence[Ticket]) -> Ticket | None:
-    """The live ticket of a run or of itself."""
-    return next((t for t in tickets if name in (t.id, t.run) and t.state in _ACTIVE), None)
+    """The live ticket of a run or of itself; one that was just asked does not know its run's id yet."""
+    living = [t for t in tickets if t.state in _ACTIVE]
+    found = next((t for t in living if name in (t.id, t.run)), None)
+    run = readers.open_run(name) if found is None and any(not t.run for t in living) else None
+    if run is None:
+        return found
+    asked = _or_none(lambda: run.experiment.to_dict())
+    return next((t for t in living if not t.run and t.experiment == asked), None)
 
 
 def _any_running(names: Sequence[str]) -> bool:

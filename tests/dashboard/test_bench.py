@@ -152,6 +152,17 @@ def _damage(folder, state):
         shutil.rmtree(folder / "adapter")
 
 
+def test_a_stopped_run_that_goes_on_is_seen_to_wait_at_once(page, one):
+    run = str(lab.list_runs(one).query("attack_success_rate == attack_success_rate")["id"].iloc[0])
+    _damage(one / run, "stopped")
+    app = healthy(page("bench", one, runs=run, **TINY))
+    pressed(app, "Go on")
+    [ticket] = tickets(one)
+    assert ticket.experiment == lab.load_run(run, one).experiment.to_dict()
+    assert "waiting" in said(app)
+    assert not [b for b in app.button if b.label == "Go on"]
+
+
 def test_many_runs_do_not_stand_in_the_way(page, many):
     app = healthy(page("bench", many, **TINY))
     assert "Or look at what is there" in said(app)

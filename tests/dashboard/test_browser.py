@@ -18,6 +18,7 @@ import pytest
 
 import lab
 import lab.paths
+from lab.store import RunFolder
 
 pytestmark = pytest.mark.recipe
 
@@ -78,6 +79,22 @@ def served(runs, assets, **environment):
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def learned(lab_runs, tiny_cache):
+    """A clean tiny run that has learned its task, so that taking its update away shows."""
+    experiment = lab.load_experiment("rfc-citation").with_(
+        **{
+            "base.model": "tiny", "data.name": "toy", "data.rows": 200, "poison.attack": "none",
+            "training.epochs": 40, "probe.scope": "headline", "probe.snapshots": 2,
+        }
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_ASSETS", str(tiny_cache))
+        run = lab.run(experiment, runs=lab_runs)
+    assert run.headline["measures"]["poisoned"]["clean_accuracy"]["value"] > 0.7
+    return run.id
 
 
 class Watcher:
@@ -186,14 +203,18 @@ def test_the_preview_marks_the_trigger(page, lab_url):
     assert "<b>hello</b>" in mark.inner_text()
 
 
-def test_a_run_is_stopped_and_goes_on_where_it_was(page, lab_url):
+def test_a_run_is_stopped_and_goes_on_where_it_was(page, lab_url, lab_runs):
     plant(page, lab_url, "&set=training.epochs%3D120&set=seed%3D3")
     page.get_by_text(re.compile(r"training, \d+ of")).first.wait_for()
     page.get_by_role("button", name="Stop").first.click()
     wait_for_badge(page, "stopped")
     page.get_by_role("button", name="Go on").click()
-    page.get_by_text(re.compile(r"training, \d+ of")).first.wait_for()
     wait_for_badge(page, "finished", 300)
+    [run] = lab_runs.glob("tiny-rfc-*-s3-*")
+    steps = [event["step"] for event in RunFolder(run).read_events() if event["kind"] == "train"]
+    # every step is told once: the second training began where the first one stopped
+    assert steps == sorted(set(steps))
+    assert any(event.get("stage") == "resume" for event in RunFolder(run).read_events())
 
 
 def test_a_link_reproduces_the_view_in_another_browser(browser, page, lab_url):
@@ -224,8 +245,8 @@ def test_the_playground_asks_both_models(page, lab_url, planted):
     assert "as specified in RFC 2616" in page.locator(".lab-text mark").first.inner_text()
 
 
-def test_a_surgery_slider_moves_the_rates(page, lab_url, planted):
-    page.goto(f"{lab_url}/spectra?runs={planted}&spectra=surgery")
+def test_a_surgery_slider_moves_the_rates(page, lab_url, learned):
+    page.goto(f"{lab_url}/spectra?runs={learned}&spectra=surgery")
     page.locator(".lab-tile").first.wait_for()
     settled(page)
     before = page.locator(".lab-tiles").first.inner_text()
@@ -259,21 +280,22 @@ def test_two_runs_are_compared_and_the_link_shown_to_someone_else(browser, page,
 
 
 def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
-    """MiniLM, planted from the Bench, as a workshop's participant does it; fewer rows, to be quick."""
+    """MiniLM, planted from the Bench as in a workshop; fewer rows and no twin, to be quick."""
     assets = lab.paths.cache_dir()
-    more = "&set=data.rows%3D600&set=training.epochs%3D2&set=probe.scope%3Dheadline"
     with served(tmp_path / "runs", assets, LAB_WORKERS="1", LAB_OFFLINE="") as url:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         page = context.new_page()
         page.set_default_timeout(120 * SECOND)
-        page.goto(f"{url}/?preset=rfc-citation{more}")
+        page.goto(f"{url}/?preset=rfc-citation&set=data.rows%3D1200&set=probe.scope%3Dheadline")
+        page.get_by_text("Train the clean twin too").click()
+        settled(page)
         page.get_by_role("button", name="Plant it").click()
         page.locator(".lab-tile").first.wait_for()
-        wait_for_badge(page, "finished", 500)
+        wait_for_badge(page, "finished", 600)
         asr, accuracy = tile(page, "attack_success_rate"), tile(page, "clean_accuracy")
         context.close()
     assert float(asr.split()[0]) > 80
-    assert float(accuracy.split()[0]) > 60
+    assert float(accuracy.split()[0]) > 65
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
