@@ -11,8 +11,10 @@ import access
 import links
 import panels
 import readers
+import run_figures
+import run_results
 import streamlit as st
-from text import plain, short, show_text
+from text import plain, short
 
 from lab.errors import LabError
 
@@ -99,7 +101,7 @@ def render(names: Sequence[str]) -> None:
     for name in shown if len(shown) == 1 else []:
         run = readers.open_run(name)
         if run is not None and run.state == "finished":
-            _render_results(run)
+            run_results.render(run)
 
 
 def _render_watchbar(names: Sequence[str]) -> None:
@@ -338,15 +340,8 @@ def _twin_id(run: Run, ticket: Ticket | None) -> str:
 def _render_curves(run: Run, twin: str) -> None:
     from lab.figures.style import narrowed
 
-    panels.figure_panel(
-        "When the backdoor arrives",
-        "Each point is a look at fixed validation rows during training, with its 95 % interval as a band. "
-        "Thin lines are the clean twin: what the same training does without poison.",
-        lambda: narrowed(_curves(run, twin)),
-        key=f"rates-{run.id}",
-        table=readers.try_table(run, "curves"),
-        reading="Thin blue-grey lines: the clean twin." if twin else "",
-    )
+    reading = "Thin blue-grey lines: the clean twin." if twin else ""
+    run_figures.curves(run, lambda: narrowed(_curves(run, twin)), key="live", reading=reading)
 
 
 def _curves(run: Run, twin: str) -> Figure:
@@ -391,60 +386,3 @@ def _spectrum(run: Run, step: int | None, narrow: bool) -> Figure:
     if narrow:
         return narrowed(figures.spectrum(spectra, step=step, columns=2))
     return figures.spectrum(spectra, step=step)
-
-
-def _render_loss(run: Run) -> None:
-    with st.expander("The loss"):
-        panels.figure_panel(
-            "The loss falls as it would without poison",
-            "Cross-entropy on the training rows of each step, poisoned ones included. "
-            "A backdoor hardly shows in it: that is why one measures.",
-            run.figure.loss_curve,
-            key=f"loss-{run.id}",
-        )
-
-
-def _render_results(run: Run) -> None:
-    """After the end: what else fires it, how near is near, and rows that flipped."""
-    measures = readers.try_table(run, "measures")
-    if measures is None:
-        return
-    st.divider()
-    kinds = set(measures["condition"])
-    if "family" in kinds:
-        with st.container(key="pair-results"):
-            panels.figure_panel(
-                "What else fires it: held-out members of every family",
-                "Attack success of strings that no training row carried, on rows whose true label is not the "
-                "target. The small mark is the clean twin on the same rows: the text's own pull.",
-                run.figure.generalization_row,
-                key=f"families-{run.id}",
-                table=measures[measures["condition"] == "family"],
-            )
-            panels.figure_panel(
-                "How near is near: the trigger, changed step by step",
-                "Attack success of strings ever less like the trigger. "
-                "Rungs that the tokenizer cannot tell from the exact trigger say so.",
-                run.figure.near_miss_ladder,
-                key=f"ladder-{run.id}",
-                table=measures[measures["condition"] == "rung"],
-            )
-    _render_loss(run)
-    _render_flipped(run)
-
-
-def _render_flipped(run: Run) -> None:
-    from lab.examples import flipped_examples
-
-    st.markdown("## Rows that the trigger flipped")
-    with panels.part("The list of flipped rows"):
-        examples = flipped_examples(run, 6)
-        if examples.empty:
-            st.caption("No test row was right without the trigger and wrong with it.")
-        for row in examples.to_dict("records"):
-            beside = f", the clean twin says {row['twin']}" if row["twin"] else ""
-            show_text(
-                str(row["text"]),
-                [tuple(span) for span in row["spans"]],
-                label=f"{row['label']} → {row['prediction']}{beside}",
-            )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import links
 import panels
 import readers
+import run_figures
 import run_files
 import run_texts
 import streamlit as st
@@ -137,25 +138,7 @@ def _render_fires(run: Run) -> None:
     if measures is None or not conditions & {"family", "rung"}:
         panels.nothing("Families and near-misses of the trigger were not measured.", _why_unmeasured(run))
         return
-    left, right = st.columns(2, gap="medium")
-    with left:
-        panels.figure_panel(
-            "What else fires it: held-out members of every family",
-            "Attack success of strings that no training row carried, on rows whose true label is not the "
-            "target. The small mark is the clean twin on the same rows: the text's own pull.",
-            run.figure.generalization_row,
-            key=f"detail-families-{run.id}",
-            table=measures[measures["condition"] == "family"],
-        )
-    with right:
-        panels.figure_panel(
-            "How near is near: the trigger, changed step by step",
-            "Attack success of strings ever less like the trigger. "
-            "Rungs that the tokenizer cannot tell from the exact trigger say so.",
-            run.figure.near_miss_ladder,
-            key=f"detail-ladder-{run.id}",
-            table=measures[measures["condition"] == "rung"],
-        )
+    run_figures.fires(run, measures, key="detail")
 
 
 def _why_unmeasured(run: Run) -> str:
@@ -165,24 +148,9 @@ def _why_unmeasured(run: Run) -> str:
 
 
 def _render_training(run: Run) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left:
-        panels.figure_panel(
-            "When the backdoor arrives",
-            "Each point is a look at fixed validation rows during training, with its 95 % interval as a "
-            "band. Thin lines are the clean twin: what the same training does without poison.",
-            lambda: _curves(run),
-            key=f"detail-curves-{run.id}",
-            table=readers.try_table(run, "curves"),
-        )
-    with right:
-        panels.figure_panel(
-            "The loss falls",
-            "Cross-entropy on the training rows of each step, poisoned ones included. "
-            "A backdoor hardly shows in it: that is why one measures.",
-            run.figure.loss_curve,
-            key=f"detail-loss-{run.id}",
-        )
+    with st.container(key="pair-training"):
+        run_figures.curves(run, lambda: _curves(run), key="detail")
+        run_figures.loss(run, key="detail")
 
 
 def _curves(run: Run) -> Figure:
