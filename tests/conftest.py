@@ -6,6 +6,10 @@ import pytest
 # A test never finds the user's runs, and never waits for a network that a workshop does not have.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Each of pytest's workers has its share of the cores, and so has every process that a test starts: two
+# trainings with all cores each slow one another tenfold. It must be said before torch is imported.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 @pytest.fixture(autouse=True)
