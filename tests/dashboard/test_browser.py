@@ -282,7 +282,7 @@ def test_two_runs_are_compared_and_the_link_shown_to_someone_else(browser, page,
 def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
     """MiniLM, planted from the Bench as in a workshop; fewer rows and no twin, to be quick."""
     assets = lab.paths.cache_dir()
-    with served(tmp_path / "runs", assets, LAB_WORKERS="1", LAB_OFFLINE="") as url:
+    with served(tmp_path / "runs", assets, LAB_OFFLINE="") as url:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         page = context.new_page()
         page.set_default_timeout(120 * SECOND)
