@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from text import plain
 
 from lab.errors import LabError
 
@@ -107,7 +108,7 @@ def figure_panel(
         try:
             figure = draw()
         except LabError as error:
-            st.info(str(error), icon=":material/info:")
+            st.info(plain(str(error), 600), icon=":material/info:")
             return None
         return _chart(figure, title, key, kind, select)
 
@@ -224,7 +225,7 @@ def part(name: str) -> Iterator[None]:
     try:
         yield
     except LabError as error:
-        st.warning(str(error), icon=":material/warning:")
+        st.warning(plain(str(error), 600), icon=":material/warning:")
     except ImportError as error:
         missing = getattr(error, "name", None) or str(error)
         st.warning(
