@@ -45,6 +45,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
+        sys.stderr.write(f"making up {asked.runs} runs\n")
         fabricate(runs, asked.runs)
         environment = os.environ | {"LAB_WORKERS": "2", "LAB_RUNS": str(runs)}
         command = [sys.executable, "-m", "lab", "dashboard", "--port", str(asked.port), "--no-browser"]
@@ -71,6 +72,7 @@ def _measure(url: str, browsers: int, seconds: int, runs: Path) -> dict[str, lis
         pages[0].locator(".lab-tile").first.wait_for()
         for page in pages[1:]:
             times["open the live run"].append(_open(page, pages[0].url, ".lab-tile"))
+        sys.stderr.write(f"{browsers} browsers watch; measuring for {seconds} s\n")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             times["live view behind the events file"].append(_behind(pages[-1], runs))
@@ -110,7 +112,13 @@ def _behind(page: Page, runs: Path) -> float:
     seen = time.monotonic()
     if step == known:
         return float("nan")
-    page.get_by_text(f"Step {step}:").first.wait_for(timeout=20_000)
+    # the page may be a look further by the time that it is asked
+    page.wait_for_function(
+        "step => [...document.querySelectorAll('.lab-note')].some("
+        "note => Number((note.textContent.match(/Step (\\d+):/) || [])[1]) >= step)",
+        arg=step,
+        timeout=20_000,
+    )
     return time.monotonic() - seen
 
 

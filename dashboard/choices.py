@@ -122,11 +122,10 @@ def _key(name: str) -> str:
 
 def _preset_picker(preset: str) -> str:
     names = preset_names()
-    about = {name: load_preset(name)[1] for name in names}
     chosen = st.selectbox(
         "Preset", names, index=names.index(preset), key=_key("preset"), help="Where to start from."
     )
-    facts = about[chosen]
+    facts = load_preset(chosen)[1]
     st.caption(f"{facts.get('goal', '')} — {facts.get('machine', '')}: {facts.get('takes', '')}")
     return str(chosen)
 

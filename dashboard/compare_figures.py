@@ -56,6 +56,7 @@ def curves(picked: pd.DataFrame, grouped: bool) -> str:
                 _CURVES,
                 lambda names=names, stamps=stamps: _curves_figure(names, stamps),
                 key=f"curves-{names[0]}-{len(names)}",
+                of=(tuple(names), tuple(stamps)),
             )
     if not drawn:
         panels.nothing(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import access
 import links
+import live_figures
 import panels
 import readers
-import run_figures
 import run_results
 import streamlit as st
 from text import plain, short
@@ -19,8 +19,6 @@ from text import plain, short
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from lab.record import Run
     from lab.work_queue import Ticket
 
@@ -91,13 +89,23 @@ def _or_none(read: Callable[[], Any]) -> Any:
 
 
 def render(names: Sequence[str]) -> None:
-    """Draw what is watched; while anything of it moves, look again every second."""
+    """Draw what is watched; while anything of it moves, look again every second.
+
+    What moves all the time (state, progress, rates) is a fragment of its own, cheap to send; the figures
+    are drawn with the page, and the page anew when there is something new to draw.
+    """
     st.divider()
     _render_watchbar(names)
     shown = list(names)[:_SIDE_BY_SIDE]
     tickets = _tickets()
     moving = any(_ticket_of(name, tickets) for name in shown) or _any_running(shown)
-    st.fragment(_render_all, run_every=_EVERY if moving else None)(shown, moving)
+    drawn = _to_draw(shown, tickets)
+    st.fragment(_render_heads, run_every=_EVERY if moving else None)(shown, drawn, moving)
+    for column, name in zip(st.columns(len(shown), gap="large"), shown, strict=True):
+        run = readers.open_run(name)
+        if run is not None:
+            with column, panels.part(f"The figures of {name}"):
+                live_figures.render(run, _twin_id(run, _ticket_of(name, tickets)), wide=len(shown) == 1)
     for name in shown if len(shown) == 1 else []:
         run = readers.open_run(name)
         if run is not None and run.state == "finished":
@@ -184,20 +192,20 @@ def _any_running(names: Sequence[str]) -> bool:
     return any(run is not None and run.state == "running" for run in runs)
 
 
-def _render_all(names: Sequence[str], was_moving: bool) -> None:
+def _render_heads(names: Sequence[str], drawn: Sequence[Any], was_moving: bool) -> None:
     tickets = _tickets()
     columns = st.columns(len(names), gap="large")
     for column, name in zip(columns, names, strict=True):
         with column, panels.part(f"The run {name}"):
-            _render_one(name, tickets, wide=len(names) == 1)
+            _render_one(name, tickets)
     still = any(_ticket_of(name, tickets) for name in names) or _any_running(names)
     named = any(t.id in names and t.run and readers.open_run(t.run) for t in tickets)
-    if was_moving and (not still or named):
-        # the whole page once more: results, or the run that the ticket became
+    if was_moving and (not still or named or _to_draw(names, tickets) != drawn):
+        # the whole page once more: results, the run that the ticket became, or new points in the figures
         st.rerun()
 
 
-def _render_one(name: str, tickets: Sequence[Ticket], wide: bool) -> None:
+def _render_one(name: str, tickets: Sequence[Ticket]) -> None:
     ticket, run = _ticket_of(name, tickets), readers.open_run(name)
     if run is None:
         _render_waiting(name, tickets)
@@ -208,13 +216,14 @@ def _render_one(name: str, tickets: Sequence[Ticket], wide: bool) -> None:
     head = readers.headline(run)
     own, note = _shown_rates(head.get("poisoned"), events)
     panels.rate_tiles(own, head.get("twin", {}), note)
-    if not any(e.get("kind") in ("probe", "spectrum") for e in events):
+    if not live_figures.has_looks(run):
         st.caption("Nothing has been measured yet.")
-        return
-    twin = _twin_id(run, ticket)
-    with st.container(key=f"pair-{'live' if wide else run.id}"):
-        _render_curves(run, twin)
-        _render_spectrum(run, narrow=not wide)
+
+
+def _to_draw(names: Sequence[str], tickets: Sequence[Ticket]) -> list[Any]:
+    """What the figures of some runs depend on."""
+    runs = [(run, name) for name in names if (run := readers.open_run(name)) is not None]
+    return [live_figures.looks(run, _twin_id(run, _ticket_of(name, tickets))) for run, name in runs]
 
 
 def _render_waiting(name: str, tickets: Sequence[Ticket]) -> None:
@@ -335,54 +344,3 @@ def _twin_id(run: Run, ticket: Ticket | None) -> str:
         return str(run.headline["twin"])
     except (LabError, KeyError, TypeError):
         return ""
-
-
-def _render_curves(run: Run, twin: str) -> None:
-    from lab.figures.style import narrowed
-
-    reading = "Thin blue-grey lines: the clean twin." if twin else ""
-    run_figures.curves(run, lambda: narrowed(_curves(run, twin)), key="live", reading=reading)
-
-
-def _curves(run: Run, twin: str) -> Figure:
-    import pandas as pd
-
-    from lab import figures
-
-    parts = [run.training_measures(twin)]
-    final = readers.try_table(run, "measures")
-    if final is not None:
-        parts.append(final[final["step"] < 0])
-    return figures.training_curves(pd.concat([p for p in parts if len(p)], ignore_index=True))
-
-
-def _render_spectrum(run: Run, narrow: bool) -> None:
-    spectra = readers.try_table(run, "spectra")
-    if spectra is None or spectra.empty:
-        return
-    last = int(spectra["step"].max())
-    live = not (run.path / "spectra.parquet").is_file()
-    if live and spectra["step"].nunique() > 2:
-        live = not st.toggle(
-            "Replay the steps so far",
-            key=f"replay-{run.id}",
-            help="A slider and a play button over the steps.",
-        )
-    panels.figure_panel(
-        f"What the weights gain: singular values of ΔW{f', step {last}' if live else ''}",
-        "ΔW is what training added to one weight matrix; its singular values say how strongly, and along how "
-        "many directions. A steep line is an update of few directions: where a backdoor likes to be.",
-        lambda: _spectrum(run, last if live else None, narrow),
-        key=f"spectrum-{run.id}",
-        table=spectra,
-    )
-
-
-def _spectrum(run: Run, step: int | None, narrow: bool) -> Figure:
-    from lab import figures
-    from lab.figures.style import narrowed
-
-    spectra = readers.table(run, "spectra")
-    if narrow:
-        return narrowed(figures.spectrum(spectra, step=step, columns=2))
-    return figures.spectrum(spectra, step=step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -77,6 +77,7 @@ def figure_panel(
     table: pd.DataFrame | None = None,
     select: bool = False,
     reading: str = "",
+    of: Hashable = None,
 ) -> Any:
     """A figure under a title that says what it shows, with an explanation and downloads in a popover.
 
@@ -90,6 +91,7 @@ def figure_panel(
         table: What is downloaded as CSV.
         select: Whether points can be selected; then the selection is returned.
         reading: A line under the title: how to read this very figure.
+        of: All that the figure depends on; reruns and browsers that ask for the same then share one drawing.
 
     Returns:
         Streamlit's selection state with `select`, else None.
@@ -106,11 +108,11 @@ def figure_panel(
         if reading:
             st.caption(reading)
         try:
-            figure = draw()
+            figure = _shared(key, title, page_theme(), of, draw) if of else _dressed(draw(), key, title)
         except LabError as error:
             st.info(plain(str(error), 600), icon=":material/info:")
             return None
-        return _chart(figure, title, key, kind, select)
+        return _chart(figure, key, kind, select)
 
 
 def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | None) -> str:
@@ -136,12 +138,22 @@ def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | None) -> str
     return (kind or "PNG").lower()
 
 
-def _chart(figure: Figure, title: str, key: str, kind: str, select: bool) -> Any:
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _shared(key: str, title: str, theme: str, of: Hashable, _draw: Callable[[], Figure]) -> Figure:
+    """A figure that is drawn once for all browsers: drawing takes a hundred times as long as sending."""
+    return _dressed(_draw(), key, title, theme)
+
+
+def _dressed(figure: Figure, key: str, title: str, theme: str = "") -> Figure:
     from lab.figures.style import themed
 
-    shown = themed(figure, "dark" if page_theme() == "dark" else "light")
+    shown = themed(figure, "dark" if (theme or page_theme()) == "dark" else "light")
     # what a person zoomed or played stays where it is when new points arrive
     shown.update_layout(uirevision=key, meta={"alt": title})
+    return shown
+
+
+def _chart(shown: Figure, key: str, kind: str, select: bool) -> Any:
     config = {
         "displaylogo": False,
         "displayModeBar": "hover",

@@ -31,12 +31,18 @@ def runs_folder() -> Path:
 def _index(folder: str) -> RunIndex:
     from lab.run_index import RunIndex
 
-    return RunIndex(folder)
+    # looking takes at most a fifth of the time, however many browsers ask
+    return RunIndex(folder, rest=4.0)
 
 
 def runs_table() -> pd.DataFrame:
     """Every run as one line, newest first, as `lab.list_runs` gives it."""
     return _index(str(runs_folder())).table()
+
+
+def look_again() -> None:
+    """Make the next `runs_table` see what this page has just changed."""
+    _index(str(runs_folder())).look_again()
 
 
 def open_run(name: str) -> Run | None:

@@ -149,7 +149,7 @@ def _why_unmeasured(run: Run) -> str:
 
 def _render_training(run: Run) -> None:
     with st.container(key="pair-training"):
-        run_figures.curves(run, lambda: _curves(run), key="detail")
+        run_figures.curves(run, lambda: _curves(run), key="detail", of=(run.id, readers.stamp(run)))
         run_figures.loss(run, key="detail")
 
 

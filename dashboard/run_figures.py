@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 import panels
@@ -32,6 +32,7 @@ def fires(run: Run, measures: pd.DataFrame, key: str) -> None:
             run.figure.generalization_row,
             key=f"{key}-families-{run.id}",
             table=measures[measures["condition"] == "family"],
+            of=(run.id, readers.stamp(run)),
         )
         panels.figure_panel(
             "How near is near: the trigger, changed step by step",
@@ -40,11 +41,12 @@ def fires(run: Run, measures: pd.DataFrame, key: str) -> None:
             run.figure.near_miss_ladder,
             key=f"{key}-ladder-{run.id}",
             table=measures[measures["condition"] == "rung"],
+            of=(run.id, readers.stamp(run)),
         )
 
 
-def curves(run: Run, draw: Callable[[], Figure], key: str, reading: str = "") -> None:
-    """The rates over training steps; `draw` says which of them, and how wide."""
+def curves(run: Run, draw: Callable[[], Figure], key: str, reading: str = "", of: Hashable = None) -> None:
+    """The rates over training steps; `draw` says which of them, and how wide, `of` what it depends on."""
     panels.figure_panel(
         "When the backdoor arrives",
         "Each point is a look at fixed validation rows during training, with its 95 % interval as a band. "
@@ -53,6 +55,7 @@ def curves(run: Run, draw: Callable[[], Figure], key: str, reading: str = "") ->
         key=f"{key}-rates-{run.id}",
         table=readers.try_table(run, "curves"),
         reading=reading,
+        of=of,
     )
 
 
@@ -64,4 +67,5 @@ def loss(run: Run, key: str) -> None:
         "A backdoor hardly shows in it: that is why one measures.",
         run.figure.loss_curve,
         key=f"{key}-loss-{run.id}",
+        of=(run.id, readers.stamp(run)),
     )

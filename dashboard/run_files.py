@@ -114,6 +114,7 @@ def _delete(run: Run) -> None:
 
     try:
         delete_run(run)
+        readers.look_again()
     except LabError as error:
         st.error(plain(str(error), 400), icon=":material/error:")
         return

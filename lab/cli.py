@@ -218,6 +218,9 @@ def worker_command(
 
     for name, value in thread_share(slot_count()).items():
         os.environ.setdefault(name, value)
+    if hasattr(os, "nice"):
+        # pages, and whatever else a person does meanwhile, come first
+        os.nice(10)
 
     def say(line: str) -> None:
         typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", err=True)

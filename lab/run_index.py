@@ -52,14 +52,17 @@ class RunIndex:
 
     Args:
         runs: The runs folder, by the rule of `lab.paths.runs_dir`; it need not exist.
+        rest: After a look that took t seconds, the table is good enough for rest · t seconds, so that many
+            askers and thousands of runs do not keep it looking all the time. 0 looks whenever it is asked.
     """
 
-    def __init__(self, runs: str | Path | None = None) -> None:
+    def __init__(self, runs: str | Path | None = None, *, rest: float = 0.0) -> None:
         self.runs = runs_dir(runs)
         self._lock = threading.Lock()
         self._lines: dict[str, tuple[_Signature, dict[str, Any]]] = {}
         self._table: pd.DataFrame | None = None
         self._looked = -1.0
+        self._rest, self._good_until = rest, -1.0
 
     def table(self) -> pd.DataFrame:
         """The table that `lab.list_runs` gives: one line per run, newest first.
@@ -70,12 +73,17 @@ class RunIndex:
         asked = time.monotonic()
         with self._lock:
             # who waited here while another thread looked need not look once more
-            if self._table is None or self._looked < asked:
+            if self._table is None or self._looked < asked >= self._good_until:
                 looked = time.monotonic()
                 self._refresh()
-                self._looked = looked
+                done = time.monotonic()
+                self._looked, self._good_until = looked, done + self._rest * (done - looked)
             assert self._table is not None
             return self._table.copy()
+
+    def look_again(self) -> None:
+        """Make the next table look at the folder, rest or not: for who has just changed it."""
+        self._good_until = -1.0
 
     def _refresh(self) -> None:
         now, lines, has_changed = time.time_ns(), {}, self._table is None

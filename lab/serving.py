@@ -51,6 +51,8 @@ def dashboard_command(
         "server.enableCORS": "true",
         "server.maxUploadSize": str(_LARGEST_UPLOAD),
         "server.fileWatcherType": "none",
+        # a whole collection after every rerun takes longer than most reruns; Python collects by itself
+        "runner.postScriptGC": "false",
         "server.showEmailPrompt": "false",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "viewer",

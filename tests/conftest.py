@@ -2,6 +2,7 @@ import contextlib
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A test never finds the user's runs, and never waits for a network that a workshop does not have.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +11,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # trainings with all cores each slow one another tenfold. It must be said before torch is imported.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# Laws are tested, not speed: what else runs on the machine must not make a test fail.
+settings.register_profile("lab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lab")
 
 
 @pytest.fixture(autouse=True)

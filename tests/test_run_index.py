@@ -234,3 +234,14 @@ def test_those_who_wait_share_one_look(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(looks) <= 3
+
+
+def test_while_it_rests_a_table_is_given_from_memory_until_it_is_told_to_look_again(tmp_path):
+    finish(create(tmp_path, "a-1"))
+    index = RunIndex(tmp_path, rest=1e9)
+    assert index.table()["id"].tolist() == ["a-1"]
+    finish(create(tmp_path, "b-2"))
+    assert index.table()["id"].tolist() == ["a-1"]
+    index.look_again()
+    same(index)
+    assert len(index.table()) == 2
