@@ -117,7 +117,7 @@ def _of_adapter(folder: Path, base: BaseSource, precision: str) -> dict[str, Upd
             raise LabError(f"{folder.parent.name}: its adapter holds no LoRA factors.")
         for module in modules:
             A = get(f"{_PREFIX}{module}.lora_A.weight").float()
-            B = get(f"{_PREFIX}{module}.lora_B.weight").float() * _scaling(config, module, A.shape[0])
+            B = get(f"{_PREFIX}{module}.lora_B.weight").float() * adapter_scaling(config, module, A.shape[0])
             magnitude = f"{_PREFIX}{module}.lora_magnitude_vector"
             if magnitude in names:
                 W = read_weights(base.folder, [module], precision)[module]
@@ -127,13 +127,22 @@ def _of_adapter(folder: Path, base: BaseSource, precision: str) -> dict[str, Upd
     return updates
 
 
-def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """The scaling in peft: alpha/r, or alpha/√r for rsLoRA; a pattern may give a module its own alpha."""
-    alpha = float(config["lora_alpha"])
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = float(own)
+def adapter_scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """What peft multiplies B·A of a module with: alpha/r, or alpha/√r for rsLoRA.
+
+    Args:
+        config: The adapter's configuration, as peft saves it.
+        module: The module's name.
+        rank: The module's own rank r.
+    """
+    alpha = float(pattern_value(config.get("alpha_pattern") or {}, module, config["lora_alpha"]))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def pattern_value(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """What peft's `rank_pattern` or `alpha_pattern` gives a module: the first pattern that fits its end."""
+    fits = (own for pattern, own in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+    return next(fits, default)
 
 
 def _difference(folder: Path, base: BaseSource, precision: str) -> dict[str, Update]:

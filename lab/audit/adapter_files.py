@@ -1,0 +1,326 @@
+"""An adapter from outside, opened as the untrusted input that it is.
+
+Only safetensors and JSON are read. Nothing is unpickled, no code from the adapter runs, nothing that it names
+is loaded, and what it claims is checked against the sizes of its files before memory is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import file_digest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.audit.safetensors_header import (
+    TensorInfo,
+    UnreadableAdapterError,
+    parse_strict_json,
+    read_header,
+)
+from lab.errors import LabError
+from lab.saved_updates import adapter_scaling, pattern_value
+
+if TYPE_CHECKING:
+    import torch
+
+    from lab.spectra import FactoredUpdate
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+#: Endings of files that run code when they are loaded. They are never opened.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+_CODE = (".py", ".so", ".dll", ".sh", ".exe")
+_LARGEST_CONFIG = 1024 * 1024
+_HIGHEST_RANK = 4096
+#: Bytes of one module's factors in float32; a 405B model's widest module at rank 256 has a twentieth of it.
+_LARGEST_MODULE = 2 * 1024**3
+_FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.([^.]+))?\.weight$")
+_MAGNITUDE = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?$")
+#: A pattern of a configuration is a regular expression, and may be one that never ends: no repetitions.
+_SAFE_PATTERN = re.compile(r"[\w.\\^$|-]{1,256}")
+_MOST_MATCHES = 2_000_000
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """What an adapter holds for one weight matrix.
+
+    Attributes:
+        name: The module's name, without peft's prefix.
+        A: The name of its A in the file, r × n_in.
+        B: The name of its B, n_out × r.
+        magnitude: The name of DoRA's magnitude vector, "" for none.
+        shape: (n_out, n_in).
+        rank: r.
+        scaling: What B·A is multiplied with: alpha/r, or alpha/√r for rsLoRA.
+    """
+
+    name: str
+    A: str
+    B: str
+    magnitude: str
+    shape: tuple[int, int]
+    rank: int
+    scaling: float
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter whose files were found sound; its factors are read module by module.
+
+    Attributes:
+        name: What to call it: the folder's or file's name.
+        weights: The safetensors file.
+        config_file: Its configuration.
+        config: What the configuration says; only names and numbers of it were checked.
+        modules: What it changes, by module name, in the order of names.
+        whole: Weights that it brings whole, such as a classifier's head.
+        notes: What a reader should know: files that were not opened, numbers that mean something else here.
+    """
+
+    name: str
+    weights: Path
+    config_file: Path
+    config: Mapping[str, Any]
+    modules: Mapping[str, LoraModule]
+    whole: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    _tensors: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
+
+    @property
+    def base_name(self) -> str:
+        """What the adapter names as its base: a claim, from which nothing is loaded; "" for none."""
+        return str(self.config.get("base_model_name_or_path") or "")
+
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of its two files, by file name."""
+        found = {}
+        for path in (self.weights, self.config_file):
+            with path.open("rb") as file:
+                found[path.name] = file_digest(file, "sha256").hexdigest()
+        return found
+
+    def updates(self) -> Iterator[tuple[LoraModule, FactoredUpdate]]:
+        """ΔW = s·B·A of every module, one at a time, in float32; DoRA's magnitudes are left aside.
+
+        Raises:
+            UnreadableAdapterError: A factor holds NaN or infinity, or cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        from lab.spectra import FactoredUpdate
+
+        try:
+            with safe_open(self.weights, framework="pt") as file:
+                for module in self.modules.values():
+                    A, B = (_finite(file.get_tensor(name), name) for name in (module.A, module.B))
+                    if module.magnitude:
+                        _finite(file.get_tensor(module.magnitude), module.magnitude)
+                    yield module, FactoredUpdate(B * module.scaling, A)
+        except (SafetensorError, OSError) as error:
+            raise UnreadableAdapterError(f"{self.weights.name} cannot be read ({error}).") from None
+
+
+def open_adapter(path: str | Path) -> AdapterFiles:
+    """Check the files of an adapter that peft saved, without reading a tensor.
+
+    Args:
+        path: A folder with `adapter_model.safetensors` and `adapter_config.json`, a run's folder, or a
+            safetensors file with its configuration beside it.
+
+    Raises:
+        LabError: There is nothing at this path.
+        UnreadableAdapterError: What is there is damaged, or not of a kind that is opened; the sentence says
+            what, and nothing of it was loaded.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise LabError(f"There is no adapter at {path}: give a folder, a safetensors file or a run.")
+    if path.is_dir() and not (path / CONFIG).exists() and (path / "adapter" / CONFIG).exists():
+        path = path / "adapter"
+    folder, weights = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
+    notes = _look_around(folder, weights)
+    config_file = _regular(folder / CONFIG, folder)
+    config = _read_config(config_file)
+    tensors = read_header(_regular(weights, folder))
+    modules, whole = _sort_tensors(tensors, config)
+    return AdapterFiles(
+        name=folder.parent.name if folder.name == "adapter" else (path.name or folder.name),
+        weights=weights,
+        config_file=config_file,
+        config=config,
+        modules=modules,
+        whole=whole,
+        notes=(*notes, *_config_notes(config, modules)),
+        _tensors=tensors,
+    )
+
+
+def _look_around(folder: Path, weights: Path) -> list[str]:
+    """What lies beside the weights and is left unopened.
+
+    Raises:
+        UnreadableAdapterError: There are no weights but in a form that runs code.
+    """
+    try:
+        names = sorted(p.name for p in folder.iterdir())
+    except OSError as error:
+        raise UnreadableAdapterError(f"{folder.name} cannot be listed ({error.strerror}).") from None
+    pickles = [n for n in names if n.lower().endswith(PICKLES)]
+    if not weights.exists() or weights.suffix != ".safetensors":
+        held = weights.name if weights.suffix != ".safetensors" else ", ".join(pickles[:3])
+        if held:
+            raise UnreadableAdapterError(
+                f"{held[:120]} is not opened: loading it can run code; save the adapter as safetensors."
+            )
+        raise UnreadableAdapterError(f"{folder.name} holds no {WEIGHTS}.")
+    code = [n for n in names if n.lower().endswith(_CODE)]
+    return [
+        f"{', '.join(found[:5])} {'was' if len(found) == 1 else 'were'} not opened: {why}."
+        for found, why in ((pickles, "loading a pickle can run code"), (code, "an adapter needs no code"))
+        if found
+    ]
+
+
+def _regular(path: Path, folder: Path) -> Path:
+    """A regular file of the folder; links are followed only inside it, or to the blobs of the hub's cache."""
+    try:
+        real, facts = path.resolve(strict=True), path.stat()
+    except (OSError, RuntimeError):
+        raise UnreadableAdapterError(f"{folder.name} holds no readable {path.name}.") from None
+    inside = real.is_relative_to(folder.resolve())
+    in_cache = real.parent.name == "blobs" and folder.resolve().is_relative_to(real.parent.parent)
+    if not (inside or in_cache):
+        raise UnreadableAdapterError(
+            f"{path.name} is a link that leaves the adapter's folder; it is not followed."
+        )
+    if not stat.S_ISREG(facts.st_mode):
+        raise UnreadableAdapterError(f"{path.name} is no regular file.")
+    return path
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise UnreadableAdapterError(f"{path.name} has more than {_LARGEST_CONFIG:,} bytes; it is not read.")
+    config = parse_strict_json(path.read_bytes(), path.name)
+    if config.get("peft_type") != "LORA":
+        kind = str(config.get("peft_type"))[:40]
+        raise UnreadableAdapterError(f"{path.name}: peft_type is {kind!r}; only LORA can be audited.")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or not 1 <= rank <= _HIGHEST_RANK:
+        raise UnreadableAdapterError(f"{path.name}: r = {str(rank)[:40]}: should be 1 to {_HIGHEST_RANK:,}.")
+    if not _is_number(alpha):
+        raise UnreadableAdapterError(
+            f"{path.name}: lora_alpha = {str(alpha)[:40]}: should be a finite number."
+        )
+    for key in ("rank_pattern", "alpha_pattern"):
+        _check_patterns(path.name, key, config.get(key) or {})
+    return config
+
+
+def _check_patterns(file: str, key: str, patterns: Any) -> None:
+    if not isinstance(patterns, dict) or not all(_is_number(v) for v in patterns.values()):
+        raise UnreadableAdapterError(f"{file}: {key} should be a table of numbers.")
+    for pattern in patterns:
+        if not _SAFE_PATTERN.fullmatch(pattern) or not _compiles(pattern):
+            raise UnreadableAdapterError(
+                f"{file}: {key} holds {pattern[:60]!r}; only patterns without repetitions are followed."
+            )
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _sort_tensors(
+    tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+) -> tuple[dict[str, LoraModule], tuple[str, ...]]:
+    """The modules with both factors, and the names of whole weights."""
+    factors: dict[str, dict[str, str]] = {}
+    adapters, whole = set(), []
+    for name in sorted(tensors):
+        if found := _FACTOR.match(name):
+            module, side, adapter = found.groups()
+            if side in factors.setdefault(module, {}):
+                raise UnreadableAdapterError(
+                    f"The file holds several adapters for {module[:120]!r}; audit each alone."
+                )
+            factors[module][side] = name
+            adapters.add(adapter)
+        elif found := _MAGNITUDE.match(name):
+            factors.setdefault(found.group(1), {})["magnitude"] = name
+        elif "lora_" in name:
+            raise UnreadableAdapterError(f"{name[:120]!r} is a kind of LoRA weight that cannot be audited.")
+        else:
+            whole.append(name.removeprefix("base_model.model."))
+    if not factors:
+        raise UnreadableAdapterError("The file holds no LoRA factors.")
+    patterns = len(config.get("rank_pattern") or {}) + len(config.get("alpha_pattern") or {})
+    if patterns * len(factors) > _MOST_MATCHES:
+        raise UnreadableAdapterError(
+            f"The configuration has {patterns:,} patterns, too many for its modules."
+        )
+    modules = {name: _module(name, parts, tensors, config) for name, parts in sorted(factors.items())}
+    return modules, tuple(whole)
+
+
+def _module(
+    name: str, parts: Mapping[str, str], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+) -> LoraModule:
+    short = name[:120]
+    if "A" not in parts or "B" not in parts:
+        raise UnreadableAdapterError(f"{short!r} has only one of the two LoRA factors.")
+    A, B = tensors[parts["A"]].shape, tensors[parts["B"]].shape
+    if len(A) != 2 or len(B) != 2 or A[0] != B[1]:
+        raise UnreadableAdapterError(
+            f"{short!r}: the factors {A} and {B} do not fit; expected (r, n_in), (n_out, r)."
+        )
+    if not 1 <= A[0] <= _HIGHEST_RANK or 0 in (A[1], B[0]):
+        raise UnreadableAdapterError(
+            f"{short!r} has factors {A} and {B}: ranks of 1 to {_HIGHEST_RANK:,} are read."
+        )
+    if 4 * (math.prod(A) + math.prod(B)) > _LARGEST_MODULE:
+        raise UnreadableAdapterError(f"{short!r} is too large to be measured.")
+    rank = pattern_value(config.get("rank_pattern") or {}, name, config["r"])
+    if rank != A[0]:
+        raise UnreadableAdapterError(f"{short!r} has rank {A[0]}, and its configuration says {rank}.")
+    magnitude = parts.get("magnitude", "")
+    if magnitude and math.prod(tensors[magnitude].shape) != B[0]:
+        raise UnreadableAdapterError(f"{short!r}: DoRA's magnitudes do not fit the {B[0]} outputs.")
+    return LoraModule(
+        name, parts["A"], parts["B"], magnitude, (B[0], A[1]), A[0], adapter_scaling(config, name, A[0])
+    )
+
+
+def _config_notes(config: Mapping[str, Any], modules: Mapping[str, LoraModule]) -> list[str]:
+    notes = []
+    if any(module.magnitude for module in modules.values()):
+        notes.append("DoRA: the weight statistics are those of s·B·A, without the magnitudes.")
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda")):
+        notes.append(f"Its factors started at {init[:20]!r}, not at zero: B·A holds more than was learned.")
+    if not config.get("base_model_name_or_path"):
+        notes.append("It names no base model.")
+    return notes
+
+
+def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    found = tensor.float()
+    if not bool(found.isfinite().all()):
+        raise UnreadableAdapterError(
+            f"{name[:120]!r} holds NaN or infinity: nothing can be said of this adapter."
+        )
+    return found
