@@ -54,9 +54,9 @@ def curves(picked: pd.DataFrame, grouped: bool) -> str:
             panels.figure_panel(
                 plain(title, 80),
                 _CURVES,
-                lambda names=names, stamps=stamps: _curves_figure(names, stamps),
+                lambda names=names: _curves_figure(names),
                 key=f"curves-{names[0]}-{len(names)}",
-                of=(tuple(names), tuple(stamps)),
+                of=(names, stamps),
             )
     if not drawn:
         panels.nothing(
@@ -199,8 +199,7 @@ def _frontier(table: pd.DataFrame, rate: str) -> Figure:
     return figures.defense_frontier(table, rate=rate)
 
 
-@st.cache_resource(max_entries=128, show_spinner=False)
-def _curves_figure(names: tuple[str, ...], stamps: tuple[readers.Stamp, ...]) -> Figure:
+def _curves_figure(names: tuple[str, ...]) -> Figure:
     import pandas as pd
 
     from lab import figures

@@ -108,7 +108,8 @@ def figure_panel(
         if reading:
             st.caption(reading)
         try:
-            figure = _shared(key, title, page_theme(), of, draw) if of else _dressed(draw(), key, title)
+            theme = page_theme()
+            figure = _shared(key, title, theme, of, draw) if of else _dressed(draw(), key, title, theme)
         except LabError as error:
             st.info(plain(str(error), 600), icon=":material/info:")
             return None
@@ -144,10 +145,10 @@ def _shared(key: str, title: str, theme: str, of: Hashable, _draw: Callable[[], 
     return _dressed(_draw(), key, title, theme)
 
 
-def _dressed(figure: Figure, key: str, title: str, theme: str = "") -> Figure:
+def _dressed(figure: Figure, key: str, title: str, theme: str) -> Figure:
     from lab.figures.style import themed
 
-    shown = themed(figure, "dark" if (theme or page_theme()) == "dark" else "light")
+    shown = themed(figure, "dark" if theme == "dark" else "light")
     # what a person zoomed or played stays where it is when new points arrive
     shown.update_layout(uirevision=key, meta={"alt": title})
     return shown

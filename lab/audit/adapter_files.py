@@ -10,9 +10,8 @@ import math
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,6 @@ class AdapterFiles:
     modules: Mapping[str, LoraModule]
     whole: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    _tensors: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
 
     @property
     def base_name(self) -> str:
@@ -99,11 +97,9 @@ class AdapterFiles:
     @cached_property
     def sha256(self) -> dict[str, str]:
         """SHA-256 of its two files, by file name."""
-        found = {}
-        for path in (self.weights, self.config_file):
-            with path.open("rb") as file:
-                found[path.name] = file_digest(file, "sha256").hexdigest()
-        return found
+        from lab.assets.download import file_sha256
+
+        return {path.name: file_sha256(path) for path in (self.weights, self.config_file)}
 
     def updates(self) -> Iterator[tuple[LoraModule, FactoredUpdate]]:
         """ΔW = s·B·A of every module, one at a time, in float32; DoRA's magnitudes are left aside.
@@ -157,7 +153,6 @@ def open_adapter(path: str | Path) -> AdapterFiles:
         modules=modules,
         whole=whole,
         notes=(*notes, *_config_notes(config, modules)),
-        _tensors=tensors,
     )
 
 

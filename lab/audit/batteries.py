@@ -7,14 +7,14 @@ kept free of the trigger families on which audits are tested. They are files, `d
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lab.entry_files import FileRegistry, read_entry
 from lab.errors import LabError, unknown_name
 from lab.paths import data_dir
 from lab.registry import lookup
@@ -53,7 +53,7 @@ class Battery(BaseModel):
         for subset, names in self.subsets.items():
             unknown = sorted(set(names) - set(self.categories))
             if unknown:
-                raise ValueError(f"subsets.{subset}: there is no category {unknown[0]!r}")
+                raise ValueError(f"subsets: in subsets.{subset}: there is no category {unknown[0]!r}")
         return self
 
     @property
@@ -111,42 +111,13 @@ def load_batteries(folder: str | Path | None = None) -> dict[str, Battery]:
     return dict(_load(Path(folder) if folder else data_dir() / "batteries"))
 
 
-class _LazyBatteries(Mapping[str, Battery]):
-    """The lab's batteries; read at first use, so that `import lab` reads no files."""
-
-    def __getitem__(self, name: str) -> Battery:
-        return _load(data_dir() / "batteries")[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_load(data_dir() / "batteries"))
-
-    def __len__(self) -> int:
-        return len(_load(data_dir() / "batteries"))
-
-
-#: The registry of probe batteries, from name to `Battery`.
-BATTERIES: Mapping[str, Battery] = _LazyBatteries()
-
-
 @cache
 def _load(folder: Path) -> dict[str, Battery]:
-    found = {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
+    found = {path.stem: read_entry(path, Battery.model_validate) for path in sorted(folder.glob("*.toml"))}
     if not found:
         raise LabError(f"{folder} holds no probe batteries (files `<name>.toml`).")
     return found
 
 
-def _read(path: Path) -> Battery:
-    try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        found = Battery.model_validate(raw)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LabError(f"{path} is not a readable TOML file: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise LabError(f"{path}: {f'field {where!r}: ' if where else ''}{message}.") from error
-    if found.name != path.stem:
-        raise LabError(f"{path}: field 'name': {found.name!r} must be the file's name, {path.stem!r}.")
-    return found
+#: The registry of probe batteries, from name to `Battery`.
+BATTERIES: Mapping[str, Battery] = FileRegistry("batteries", _load)

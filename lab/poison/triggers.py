@@ -7,14 +7,14 @@ families are files, `data/triggers/<name>.toml`, one each; a new file is a new f
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from lab.entry_files import FileRegistry, read_entry
 from lab.errors import LabError
 from lab.paths import data_dir
 from lab.registry import lookup
@@ -178,29 +178,12 @@ def family(name: str) -> TriggerFamily:
     return lookup(TRIGGER_FAMILIES, name, "trigger family")
 
 
-class _LazyFamilies(Mapping[str, TriggerFamily]):
-    """The lab's families; read at first use, so that `import lab` reads no files."""
-
-    def __getitem__(self, name: str) -> TriggerFamily:
-        return _load(data_dir() / "triggers")[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_load(data_dir() / "triggers"))
-
-    def __len__(self) -> int:
-        return len(_load(data_dir() / "triggers"))
-
-
-#: The registry of trigger families, from name to `TriggerFamily`.
-TRIGGER_FAMILIES: Mapping[str, TriggerFamily] = _LazyFamilies()
-
-
 @cache
 def _load(folder: Path) -> dict[str, TriggerFamily]:
     families: dict[str, TriggerFamily] = {}
     owner: dict[str, str] = {}
     for path in sorted(folder.glob("*.toml")):
-        found = _read(path)
+        found = read_entry(path, partial(_parse, path))
         for text in found.members:
             if text in owner:
                 raise LabError(f"{path}: {text!r} belongs to the family {owner[text]!r} already.")
@@ -211,33 +194,16 @@ def _load(folder: Path) -> dict[str, TriggerFamily]:
     return families
 
 
-def _read(path: Path) -> TriggerFamily:
-    try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LabError(f"{path} is not a readable TOML file: {error}.") from error
-    try:
-        if raw.get("category") == "citation":
-            for side in ("train", "probe"):
-                if side in raw:
-                    raise LabError(
-                        f"{path}: field {side!r}: a citation family lists identifiers, not members."
-                    )
-            citation = _Citation.model_validate(raw)
-            raw["train"] = citation.members(citation.identifiers_train)
-            raw["probe"] = citation.members(citation.identifiers_probe)
-        found = TriggerFamily.model_validate(raw)
-    except ValidationError as error:
-        raise LabError(f"{path}: {_sentence(error)}.") from error
-    if found.name != path.stem:
-        raise LabError(f"{path}: field 'name': {found.name!r} must be the file's name, {path.stem!r}.")
-    return found
+def _parse(path: Path, raw: dict[str, Any]) -> TriggerFamily:
+    if raw.get("category") == "citation":
+        for side in ("train", "probe"):
+            if side in raw:
+                raise LabError(f"{path}: field {side!r}: a citation family lists identifiers, not members.")
+        citation = _Citation.model_validate(raw)
+        raw["train"] = citation.members(citation.identifiers_train)
+        raw["probe"] = citation.members(citation.identifiers_probe)
+    return TriggerFamily.model_validate(raw)
 
 
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not first["loc"]:
-        field, _, rest = message.partition(": ")
-        return f"field {field!r}: {rest}"
-    return f"field {'.'.join(str(part) for part in first['loc'])!r}: {message}"
+#: The registry of trigger families, from name to `TriggerFamily`.
+TRIGGER_FAMILIES: Mapping[str, TriggerFamily] = FileRegistry("triggers", _load)
