@@ -431,7 +431,7 @@ def start_worker(tester: Asset, wheel: Path, log: Path, seconds: float) -> subpr
 def test_two_processes_fetch_once(tester, wheel, tmp_path):
     log = tmp_path / "log"
     workers = [start_worker(tester, wheel, log, 1.5) for _ in range(2)]
-    outputs = [worker.communicate(timeout=60) for worker in workers]
+    outputs = [worker.communicate(timeout=240) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert log.read_text() == "pip\n"
     assert len({out for out, _ in outputs}) == 1

@@ -34,7 +34,7 @@ def _together(path, runs):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)  # one document: the second process prints nothing

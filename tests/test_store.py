@@ -94,7 +94,7 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path):
     holder.stdout.readline()
     said = []
     with folder.lock(on_wait=said.append):
-        assert holder.poll() is not None or holder.wait(5) == 0
+        assert holder.poll() is not None or holder.wait(60) == 0
     assert f"process {holder.pid}" in said[0]
 
 

@@ -329,7 +329,7 @@ def test_a_detached_worker_trains_stops_resumes_and_survives_kills(tiny, tmp_pat
     wait_for(lambda: (t := read_ticket(again.id, runs)).stage == "train" and t.done > 60)
     leaving = worker_pid(runs)
     leaving.send_signal(signal.SIGTERM)
-    assert leaving.wait(15) == 0
+    assert leaving.wait(120) == 0
     left = read_ticket(again.id, runs)
     assert (left.state, left.deaths) == ("waiting", 1)
     assert set(lab.list_runs(runs)["state"]) == {"stopped"}

@@ -18,7 +18,7 @@ def page(monkeypatch):
 
     def open_page(name, runs, /, **params):
         monkeypatch.setenv("LAB_RUNS", str(runs))
-        app = AppTest.from_file(str(DASHBOARD / f"{name}.py"), default_timeout=60)
+        app = AppTest.from_file(str(DASHBOARD / f"{name}.py"), default_timeout=240)
         for key, value in params.items():
             app.query_params[key] = value
         return app.run()

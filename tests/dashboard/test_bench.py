@@ -182,7 +182,7 @@ def test_no_torch_is_imported_by_the_page(tmp_path):
     code = (
         "import os, sys; from streamlit.testing.v1 import AppTest\n"
         f"sys.path.insert(0, 'dashboard'); os.environ['LAB_RUNS'] = {str(tmp_path / 'runs')!r}\n"
-        "app = AppTest.from_file('dashboard/bench.py', default_timeout=60)\n"
+        "app = AppTest.from_file('dashboard/bench.py', default_timeout=240)\n"
         "app.query_params['preset'] = 'rfc-citation'\n"
         "app.query_params['set'] = ['base.model=tiny', 'data.name=toy', 'data.rows=160', 'poison.count=16']\n"
         "app.run(); sys.exit(2 * bool(app.exception) + ('torch' in sys.modules))"

@@ -29,6 +29,8 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 SECOND = 1000
+#: Seconds for anything to happen; what is slow on a busy machine is not wrong.
+PATIENCE = 240
 #: A tiny model on made-up text: seconds to train; steps are few or many as a test wants.
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160&set=poison.count%3D16"
@@ -70,7 +72,7 @@ def served(runs, assets, **environment):
     with (Path(runs).parent / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
@@ -78,7 +80,7 @@ def served(runs, assets, **environment):
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def planted(lab_runs, finished):
 def page(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(45 * SECOND)
+    page.set_default_timeout(PATIENCE * SECOND)
     page.watcher = Watcher(page)
     yield page
     context.close()
@@ -165,8 +167,11 @@ def plant(page, url, more=""):
     page.get_by_text(re.compile("tiny-rfc")).first.wait_for()
 
 
-def wait_for_badge(page, word, seconds=120):
-    page.locator(".stMarkdownBadge", has_text=word).first.wait_for(timeout=seconds * SECOND)
+def wait_for_badge(page, word, seconds=PATIENCE):
+    try:
+        page.locator(".stMarkdownBadge", has_text=word).first.wait_for(timeout=seconds * SECOND)
+    except Exception as error:
+        raise AssertionError(f"no badge {word!r}; the page says:\n{page.inner_text('body')}") from error
 
 
 def tile(page, kind):
@@ -183,7 +188,7 @@ def test_a_backdoor_is_planted_and_watched(page, lab_url):
     plant(page, lab_url, "&set=training.epochs%3D40")
     page.locator(".lab-tile").first.wait_for()
     seen = set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and page.locator(".stMarkdownBadge", has_text="finished").count() == 0:
         with contextlib.suppress(Exception):
             seen.add((tile(page, "attack_success_rate"), tile(page, "clean_accuracy")))
@@ -209,7 +214,7 @@ def test_a_run_is_stopped_and_goes_on_where_it_was(page, lab_url, lab_runs):
     page.get_by_role("button", name="Stop").first.click()
     wait_for_badge(page, "stopped")
     page.get_by_role("button", name="Go on").click()
-    wait_for_badge(page, "finished", 300)
+    wait_for_badge(page, "finished", 2 * PATIENCE)
     [run] = lab_runs.glob("tiny-rfc-*-s3-*")
     steps = [event["step"] for event in RunFolder(run).read_events() if event["kind"] == "train"]
     # every step is told once: the second training began where the first one stopped
@@ -257,7 +262,7 @@ def test_a_surgery_slider_moves_the_rates(page, lab_url, learned):
     # no update at all: whatever it had learned is gone
     page.wait_for_url(re.compile("surgery"))
     page.get_by_text("× 0", exact=True).first.wait_for()
-    deadline = time.monotonic() + 45
+    deadline = time.monotonic() + PATIENCE
     while page.locator(".lab-tiles").first.inner_text() == before and time.monotonic() < deadline:
         time.sleep(0.3)
     assert page.locator(".lab-tiles").first.inner_text() != before
@@ -285,13 +290,13 @@ def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
     with served(tmp_path / "runs", assets, LAB_OFFLINE="") as url:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         page = context.new_page()
-        page.set_default_timeout(120 * SECOND)
+        page.set_default_timeout(PATIENCE * SECOND)
         page.goto(f"{url}/?preset=rfc-citation&set=data.rows%3D1200&set=probe.scope%3Dheadline")
         page.get_by_text("Train the clean twin too").click()
         settled(page)
         page.get_by_role("button", name="Plant it").click()
         page.locator(".lab-tile").first.wait_for()
-        wait_for_badge(page, "finished", 600)
+        wait_for_badge(page, "finished", 6 * PATIENCE)
         asr, accuracy = tile(page, "attack_success_rate"), tile(page, "clean_accuracy")
         context.close()
     assert float(asr.split()[0]) > 80

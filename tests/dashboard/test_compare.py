@@ -200,7 +200,7 @@ def test_torch_stays_outside(page, one, poisoned, tmp_path):
 
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from streamlit.testing.v1 import AppTest\n"
-        "app = AppTest.from_file(sys.argv[1] + '/compare.py', default_timeout=60)\n"
+        "app = AppTest.from_file(sys.argv[1] + '/compare.py', default_timeout=240)\n"
         f"app.query_params['show'] = 'run'; app.query_params['run'] = {poisoned!r}; app.run()\n"
         "assert not app.exception, app.exception\nassert 'torch' not in sys.modules"
     )

@@ -95,7 +95,7 @@ def _app(counts):
 def _open(counts, **params):
     from streamlit.testing.v1 import AppTest
 
-    app = AppTest.from_function(_app, args=(counts,), default_timeout=30)
+    app = AppTest.from_function(_app, args=(counts,), default_timeout=240)
     for key, value in params.items():
         app.query_params[key] = value
     app.run()

@@ -195,7 +195,7 @@ def test_torch_is_not_imported_before_a_model_is_asked(one):
 import sys
 from streamlit.testing.v1 import AppTest
 for section in ("matrix", "ladders", "playground"):
-    app = AppTest.from_file("triggers.py", default_timeout=60)
+    app = AppTest.from_file("triggers.py", default_timeout=240)
     app.query_params["triggers"] = section
     assert not app.run().exception
     assert "torch" not in sys.modules, section
