@@ -114,9 +114,9 @@ class AdapterFiles:
         try:
             with safe_open(self.weights, framework="pt") as file:
                 for module in self.modules.values():
-                    A, B = (_finite(file.get_tensor(name), name) for name in (module.A, module.B))
+                    A, B = (finite(file.get_tensor(name), name) for name in (module.A, module.B))
                     if module.magnitude:
-                        _finite(file.get_tensor(module.magnitude), module.magnitude)
+                        finite(file.get_tensor(module.magnitude), module.magnitude)
                     yield module, FactoredUpdate(B * module.scaling, A)
         except (SafetensorError, OSError) as error:
             raise UnreadableAdapterError(f"{self.weights.name} cannot be read ({error}).") from None
@@ -312,7 +312,12 @@ def _config_notes(config: Mapping[str, Any], modules: Mapping[str, LoraModule]) 
     return notes
 
 
-def _finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """A tensor in float32.
+
+    Raises:
+        UnreadableAdapterError: It holds NaN or infinity.
+    """
     found = tensor.float()
     if not bool(found.isfinite().all()):
         raise UnreadableAdapterError(

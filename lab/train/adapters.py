@@ -59,7 +59,7 @@ def attach_lora(base: LoadedBase, adapter: Adapter, *, seed: int) -> PeftModel:
         use_dora=adapter.variant == "dora",
     )
     torch.manual_seed(stage_seed(seed, "initialisation"))
-    with _without_noise():
+    with without_noise():
         model = get_peft_model(base.model, config)
     if adapter.init not in CHANGES_BASE:
         _draw_a(model, adapter, stage_seed(seed, "adapter"))
@@ -175,7 +175,7 @@ def as_plain_lora(fresh: LoadedBase, trained: PeftModel, deltas: Deltas) -> Peft
         target_modules=trained_config.target_modules,
         modules_to_save=list(fresh.head),
     )
-    with _without_noise():
+    with without_noise():
         model = get_peft_model(fresh.model, config)
     with torch.no_grad():
         for name, layer in lora_layers(model):
@@ -227,12 +227,12 @@ def load_adapter(base: LoadedBase, folder: Path) -> PeftModel:
     """Put a saved adapter and its head on a base model, ready for inference."""
     from peft import PeftModel
 
-    with _without_noise():
+    with without_noise():
         return PeftModel.from_pretrained(base.model, folder)
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Silence peft's question to transformers for an attribute that has a new name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
