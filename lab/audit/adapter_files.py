@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Endings of files that run code when they are loaded. They are never opened.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _CODE = (".py", ".so", ".dll", ".sh", ".exe")
-_LARGEST_CONFIG = 1024 * 1024
+LARGEST_CONFIG = 1024 * 1024
 _HIGHEST_RANK = 4096
 #: Bytes of one module's factors in float32; a 405B model's widest module at rank 256 has a twentieth of it.
 _LARGEST_MODULE = 2 * 1024**3
@@ -168,18 +168,44 @@ def _look_around(folder: Path, weights: Path) -> list[str]:
         raise UnreadableAdapterError(f"{folder.name} cannot be listed ({error.strerror}).") from None
     pickles = [n for n in names if n.lower().endswith(PICKLES)]
     if not weights.exists() or weights.suffix != ".safetensors":
-        held = weights.name if weights.suffix != ".safetensors" else ", ".join(pickles[:3])
-        if held:
-            raise UnreadableAdapterError(
-                f"{held[:120]} is not opened: loading it can run code; save the adapter as safetensors."
-            )
-        raise UnreadableAdapterError(f"{folder.name} holds no {WEIGHTS}.")
-    code = [n for n in names if n.lower().endswith(_CODE)]
+        raise UnreadableAdapterError(_not_safetensors(folder, weights, pickles))
+    return left_aside(names)
+
+
+def _not_safetensors(folder: Path, weights: Path, pickles: Sequence[str]) -> str:
+    if weights.suffix.lower() == ".zip":
+        return f"{shown(weights.name)} is an archive: lab.audit.opened unpacks it."
+    held = weights.name if weights.suffix != ".safetensors" else ", ".join(pickles[:3])
+    if held:
+        return f"{shown(held)} is not opened: loading it can run code; save the adapter as safetensors."
+    return f"{folder.name} holds no {WEIGHTS}."
+
+
+def left_aside(names: Sequence[str], others: str = "") -> list[str]:
+    """Notes on files that are left unopened.
+
+    Args:
+        names: Their names.
+        others: Why those are that could do no harm; not told if "".
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        if name.lower().endswith(PICKLES):
+            why = "loading a pickle can run code"
+        else:
+            why = "an adapter needs no code" if name.lower().endswith(_CODE) else others
+        kinds.setdefault(why, []).append(shown(name))
     return [
-        f"{', '.join(found[:5])} {'was' if len(found) == 1 else 'were'} not opened: {why}."
-        for found, why in ((pickles, "loading a pickle can run code"), (code, "an adapter needs no code"))
-        if found
+        f"{', '.join(found[:5])}{', …' if len(found) > 5 else ''} "
+        f"{'was' if len(found) == 1 else 'were'} not opened: {why}."
+        for why, found in kinds.items()
+        if why
     ]
+
+
+def shown(text: str, longest: int = 120) -> str:
+    """Text from outside in one line that obeys nothing: escaped where it holds what cannot be printed."""
+    return text[:longest] if text.isprintable() else repr(text)[1 : longest + 1]
 
 
 def _regular(path: Path, folder: Path) -> Path:
@@ -200,8 +226,8 @@ def _regular(path: Path, folder: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise UnreadableAdapterError(f"{path.name} has more than {_LARGEST_CONFIG:,} bytes; it is not read.")
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise UnreadableAdapterError(f"{path.name} has more than {LARGEST_CONFIG:,} bytes; it is not read.")
     config = parse_strict_json(path.read_bytes(), path.name)
     if config.get("peft_type") != "LORA":
         kind = str(config.get("peft_type"))[:40]
