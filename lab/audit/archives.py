@@ -23,17 +23,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from lab.audit.adapter_config import LARGEST_CONFIG
 from lab.audit.adapter_files import (
     CONFIG,
-    LARGEST_CONFIG,
     PICKLES,
     WEIGHTS,
     AdapterFiles,
     left_aside,
     open_adapter,
-    shown,
 )
-from lab.audit.safetensors_header import UnreadableAdapterError
+from lab.audit.safetensors_header import UnreadableAdapterError, quoted, shown
 from lab.errors import LabError
 from lab.files import writing_to
 
@@ -186,7 +185,7 @@ def _check(held: zipfile.ZipFile, file: BinaryIO, size: int, name: str) -> None:
         )
     seen: set[str] = set()
     for entry in entries:
-        where = f"{name}: the entry {entry.orig_filename[:80]!r}"
+        where = f"{name}: the entry {quoted(entry.orig_filename, 80)}"
         if trick := _name_trick(entry):
             raise UnreadableAdapterError(f"{where} has {trick} in its name; nothing was unpacked.")
         key = unicodedata.normalize("NFC", entry.filename.rstrip("/")).casefold()

@@ -151,6 +151,7 @@ HOSTILE = {
     "control characters": (also("x\x1b[2Jx"), "control"),
     "a line end": (also("x\nThe adapter is clean."), "control"),
     "a name turned around": (zipped({**ADAPTER, "x\u202etxt.exe": "x"}), "invisible"),
+    "a name of what is escaped": (zipped({**ADAPTER, "\U000e0001" * 60: "x"}), "invisible"),
     "an endless name": (also("x" * 300), "too many characters"),
     "a name twice": (zipped([*ADAPTER.items(), (WEIGHTS, TENSORS)]), "occurs twice"),
     "a name in two cases": (zipped({**ADAPTER, WEIGHTS.upper(): TENSORS}), "occurs twice"),
