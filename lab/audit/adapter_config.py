@@ -14,8 +14,12 @@ _LONGEST_BASE = 512
 HIGHEST_RANK = 4096
 #: A pattern of a configuration is a regular expression, and may be one that never ends: no repetitions.
 _SAFE_PATTERN = re.compile(r"[\w.\\^$|-]{1,256}")
-#: Characters of patterns × places in names where they could begin; 900 modules with one each have 3e8.
+#: What `lab.saved_updates` keeps compiled: more would be compiled anew for every module.
+_MOST_PATTERNS = 4096
+#: Characters of patterns × places in names where they could begin; 900 modules with one each have 5e8.
 _MOST_STEPS = 1_000_000_000
+#: What beginning costs, in characters.
+_BEGINNING = 32
 #: "name" or "owner/name", as the hub has them.
 _HUB_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?")
 #: What peft may import by the name that a configuration gives it.
@@ -90,8 +94,8 @@ def check_effort(config: Mapping[str, Any], modules: Iterable[str]) -> None:
         UnreadableAdapterError: There are too many, or too long ones.
     """
     patterns = [p for key in ("rank_pattern", "alpha_pattern") for p in config.get(key) or {}]
-    steps = sum(map(len, patterns)) * sum(name.count(".") + 1 for name in modules)
-    if steps > _MOST_STEPS:
+    steps = sum(len(p) + _BEGINNING for p in patterns) * sum(name.count(".") + 1 for name in modules)
+    if len(patterns) > _MOST_PATTERNS or steps > _MOST_STEPS:
         raise UnreadableAdapterError(
             f"The configuration has {len(patterns):,} patterns, too many for its modules."
         )

@@ -368,6 +368,10 @@ HOSTILE = {
     "configuration of 2 MB": (raw_config(b" " * 2_000_000), "more than"),
     "endless pattern": (with_files(alpha_pattern={"(a+)+b": 4}), "without repetitions"),
     "patterns that take hours": (slow_patterns, "too many for its modules"),
+    "seventy thousand patterns": (
+        with_files(alpha_pattern={f"{i:x}": 1 for i in range(70_000)}),
+        "70,000 patterns, too many for its modules",
+    ),
     "broken pattern": (with_files(rank_pattern={"\\": 4}), "without repetitions"),
     "patterns as a list": (with_files(rank_pattern=[1]), "a table of numbers"),
     "pattern of NaN": (
