@@ -85,7 +85,7 @@ def writing_to(path: Path, choose: str = "another folder with --runs") -> Iterat
         reason = reasons.get(error.errno or 0, f"{words}; choose {choose}")
         raise LabError(f"Cannot write to {path}: {reason}.") from error
     except Exception as error:
-        if not _is_full_disk(error):
+        if isinstance(error, LabError) or not _is_full_disk(error):
             raise
         reason = "the disk is full; free some space and ask again, the run goes on where it was"
         raise LabError(f"Cannot write to {path}: {reason}.") from error

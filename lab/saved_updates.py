@@ -8,6 +8,7 @@ base in bfloat16.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -141,8 +142,12 @@ def adapter_scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
 
 def pattern_value(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """What peft's `rank_pattern` or `alpha_pattern` gives a module: the first pattern that fits its end."""
-    fits = (own for pattern, own in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-    return next(fits, default)
+    return next((own for pattern, own in patterns.items() if _compiled(pattern).match(module)), default)
+
+
+@functools.lru_cache(maxsize=4096)  # `re` remembers 512, and a large model may have a pattern for each module
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def _difference(folder: Path, base: BaseSource, precision: str) -> dict[str, Update]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError, open_adapter
+from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
 from lab.audit.batteries import BATTERIES, Battery, battery
 from lab.audit.weight_statistics import (
     STATISTICS,
@@ -16,10 +17,13 @@ __all__ = [
     "STATISTICS",
     "AdapterFiles",
     "Battery",
+    "UnpackedAdapter",
     "UnreadableAdapterError",
     "adapter_statistics",
     "battery",
     "module_statistics",
     "open_adapter",
+    "opened",
     "robust_scores",
+    "unpack_adapter",
 ]

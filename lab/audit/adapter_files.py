@@ -9,18 +9,14 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.audit.safetensors_header import (
-    TensorInfo,
-    UnreadableAdapterError,
-    parse_strict_json,
-    read_header,
-)
+from lab.audit.adapter_config import HIGHEST_RANK, check_effort, config_notes, read_config
+from lab.audit.safetensors_header import TensorInfo, UnreadableAdapterError, read_header, shown
 from lab.errors import LabError
 from lab.saved_updates import adapter_scaling, pattern_value
 
@@ -33,15 +29,16 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Endings of files that run code when they are loaded. They are never opened.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _CODE = (".py", ".so", ".dll", ".sh", ".exe")
-_LARGEST_CONFIG = 1024 * 1024
-_HIGHEST_RANK = 4096
 #: Bytes of one module's factors in float32; a 405B model's widest module at rank 256 has a twentieth of it.
 _LARGEST_MODULE = 2 * 1024**3
 _FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.([^.]+))?\.weight$")
-_MAGNITUDE = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?$")
-#: A pattern of a configuration is a regular expression, and may be one that never ends: no repetitions.
-_SAFE_PATTERN = re.compile(r"[\w.\\^$|-]{1,256}")
-_MOST_MATCHES = 2_000_000
+_MAGNITUDE = re.compile(
+    r"^(?:base_model\.model\.)?(.+)\.lora_(magnitude)_vector(?:\.(?!weight$)([^.]+))?(?:\.weight)?$"
+)
+#: A norm of ΔW beyond this cannot be measured in float32, whose largest number is 3e38.
+_LARGEST_NORM = 1e36
+#: Numbers of a whole weight that are looked at together.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,10 @@ class AdapterFiles:
     def updates(self) -> Iterator[tuple[LoraModule, FactoredUpdate]]:
         """ΔW = s·B·A of every module, one at a time, in float32; DoRA's magnitudes are left aside.
 
+        Whole weights are looked through at the end: nothing can be said of an adapter whose head is NaN.
+
         Raises:
-            UnreadableAdapterError: A factor holds NaN or infinity, or cannot be read.
+            UnreadableAdapterError: A weight holds NaN or infinity or cannot be read, or ΔW is too large.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -117,7 +116,12 @@ class AdapterFiles:
                     A, B = (finite(file.get_tensor(name), name) for name in (module.A, module.B))
                     if module.magnitude:
                         finite(file.get_tensor(module.magnitude), module.magnitude)
-                    yield module, FactoredUpdate(B * module.scaling, A)
+                    left = B * module.scaling
+                    _check_size(left, A, module.name)
+                    yield module, FactoredUpdate(left, A)
+                held = {name for m in self.modules.values() for name in (m.A, m.B, m.magnitude)}
+                for name in set(file.keys()) - held:
+                    _check_whole(file, name)
         except (SafetensorError, OSError) as error:
             raise UnreadableAdapterError(f"{self.weights.name} cannot be read ({error}).") from None
 
@@ -138,13 +142,17 @@ def open_adapter(path: str | Path) -> AdapterFiles:
     if not path.exists():
         raise LabError(f"There is no adapter at {path}: give a folder, a safetensors file or a run.")
     if path.is_dir() and not (path / CONFIG).exists() and (path / "adapter" / CONFIG).exists():
+        if not (path / "adapter").resolve().is_relative_to(path.resolve()):
+            raise UnreadableAdapterError("adapter is a link that leaves its folder; it is not followed.")
         path = path / "adapter"
     folder, weights = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
     notes = _look_around(folder, weights)
     config_file = _regular(folder / CONFIG, folder)
-    config = _read_config(config_file)
+    config = read_config(config_file)
     tensors = read_header(_regular(weights, folder))
     modules, whole = _sort_tensors(tensors, config)
+    if any(module.magnitude for module in modules.values()):
+        notes.append("DoRA: the weight statistics are those of s·B·A, without the magnitudes.")
     return AdapterFiles(
         name=folder.parent.name if folder.name == "adapter" else (path.name or folder.name),
         weights=weights,
@@ -152,7 +160,7 @@ def open_adapter(path: str | Path) -> AdapterFiles:
         config=config,
         modules=modules,
         whole=whole,
-        notes=(*notes, *_config_notes(config, modules)),
+        notes=(*notes, *config_notes(config)),
     )
 
 
@@ -168,17 +176,38 @@ def _look_around(folder: Path, weights: Path) -> list[str]:
         raise UnreadableAdapterError(f"{folder.name} cannot be listed ({error.strerror}).") from None
     pickles = [n for n in names if n.lower().endswith(PICKLES)]
     if not weights.exists() or weights.suffix != ".safetensors":
-        held = weights.name if weights.suffix != ".safetensors" else ", ".join(pickles[:3])
-        if held:
-            raise UnreadableAdapterError(
-                f"{held[:120]} is not opened: loading it can run code; save the adapter as safetensors."
-            )
-        raise UnreadableAdapterError(f"{folder.name} holds no {WEIGHTS}.")
-    code = [n for n in names if n.lower().endswith(_CODE)]
+        raise UnreadableAdapterError(_not_safetensors(folder, weights, pickles))
+    return left_aside(names)
+
+
+def _not_safetensors(folder: Path, weights: Path, pickles: Sequence[str]) -> str:
+    if weights.suffix.lower() == ".zip":
+        return f"{shown(weights.name)} is an archive: lab.audit.opened unpacks it."
+    held = weights.name if weights.suffix != ".safetensors" else ", ".join(pickles[:3])
+    if held:
+        return f"{shown(held)} is not opened: loading it can run code; save the adapter as safetensors."
+    return f"{folder.name} holds no {WEIGHTS}."
+
+
+def left_aside(names: Sequence[str], others: str = "") -> list[str]:
+    """Notes on files that are left unopened.
+
+    Args:
+        names: Their names.
+        others: Why those are that could do no harm; not told if "".
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        if name.lower().endswith(PICKLES):
+            why = "loading a pickle can run code"
+        else:
+            why = "an adapter needs no code" if name.lower().endswith(_CODE) else others
+        kinds.setdefault(why, []).append(shown(name))
     return [
-        f"{', '.join(found[:5])} {'was' if len(found) == 1 else 'were'} not opened: {why}."
-        for found, why in ((pickles, "loading a pickle can run code"), (code, "an adapter needs no code"))
-        if found
+        f"{', '.join(found[:5])}{', …' if len(found) > 5 else ''} "
+        f"{'was' if len(found) == 1 else 'were'} not opened: {why}."
+        for why, found in kinds.items()
+        if why
     ]
 
 
@@ -199,47 +228,6 @@ def _regular(path: Path, folder: Path) -> Path:
     return path
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise UnreadableAdapterError(f"{path.name} has more than {_LARGEST_CONFIG:,} bytes; it is not read.")
-    config = parse_strict_json(path.read_bytes(), path.name)
-    if config.get("peft_type") != "LORA":
-        kind = str(config.get("peft_type"))[:40]
-        raise UnreadableAdapterError(f"{path.name}: peft_type is {kind!r}; only LORA can be audited.")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or not 1 <= rank <= _HIGHEST_RANK:
-        raise UnreadableAdapterError(f"{path.name}: r = {str(rank)[:40]}: should be 1 to {_HIGHEST_RANK:,}.")
-    if not _is_number(alpha):
-        raise UnreadableAdapterError(
-            f"{path.name}: lora_alpha = {str(alpha)[:40]}: should be a finite number."
-        )
-    for key in ("rank_pattern", "alpha_pattern"):
-        _check_patterns(path.name, key, config.get(key) or {})
-    return config
-
-
-def _check_patterns(file: str, key: str, patterns: Any) -> None:
-    if not isinstance(patterns, dict) or not all(_is_number(v) for v in patterns.values()):
-        raise UnreadableAdapterError(f"{file}: {key} should be a table of numbers.")
-    for pattern in patterns:
-        if not _SAFE_PATTERN.fullmatch(pattern) or not _compiles(pattern):
-            raise UnreadableAdapterError(
-                f"{file}: {key} holds {pattern[:60]!r}; only patterns without repetitions are followed."
-            )
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        return False
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-
-
 def _sort_tensors(
     tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
 ) -> tuple[dict[str, LoraModule], tuple[str, ...]]:
@@ -247,27 +235,21 @@ def _sort_tensors(
     factors: dict[str, dict[str, str]] = {}
     adapters, whole = set(), []
     for name in sorted(tensors):
-        if found := _FACTOR.match(name):
-            module, side, adapter = found.groups()
-            if side in factors.setdefault(module, {}):
+        if found := _FACTOR.match(name) or _MAGNITUDE.match(name):
+            module, part, adapter = found.groups()
+            adapters.add(adapter)
+            if part in factors.setdefault(module, {}) or len(adapters) > 1:
                 raise UnreadableAdapterError(
                     f"The file holds several adapters for {module[:120]!r}; audit each alone."
                 )
-            factors[module][side] = name
-            adapters.add(adapter)
-        elif found := _MAGNITUDE.match(name):
-            factors.setdefault(found.group(1), {})["magnitude"] = name
+            factors[module][part] = name
         elif "lora_" in name:
             raise UnreadableAdapterError(f"{name[:120]!r} is a kind of LoRA weight that cannot be audited.")
         else:
             whole.append(name.removeprefix("base_model.model."))
     if not factors:
         raise UnreadableAdapterError("The file holds no LoRA factors.")
-    patterns = len(config.get("rank_pattern") or {}) + len(config.get("alpha_pattern") or {})
-    if patterns * len(factors) > _MOST_MATCHES:
-        raise UnreadableAdapterError(
-            f"The configuration has {patterns:,} patterns, too many for its modules."
-        )
+    check_effort(config, factors)
     modules = {name: _module(name, parts, tensors, config) for name, parts in sorted(factors.items())}
     return modules, tuple(whole)
 
@@ -283,9 +265,9 @@ def _module(
         raise UnreadableAdapterError(
             f"{short!r}: the factors {A} and {B} do not fit; expected (r, n_in), (n_out, r)."
         )
-    if not 1 <= A[0] <= _HIGHEST_RANK or 0 in (A[1], B[0]):
+    if not 1 <= A[0] <= HIGHEST_RANK or 0 in (A[1], B[0]):
         raise UnreadableAdapterError(
-            f"{short!r} has factors {A} and {B}: ranks of 1 to {_HIGHEST_RANK:,} are read."
+            f"{short!r} has factors {A} and {B}: ranks of 1 to {HIGHEST_RANK:,} are read."
         )
     if 4 * (math.prod(A) + math.prod(B)) > _LARGEST_MODULE:
         raise UnreadableAdapterError(f"{short!r} is too large to be measured.")
@@ -300,18 +282,6 @@ def _module(
     )
 
 
-def _config_notes(config: Mapping[str, Any], modules: Mapping[str, LoraModule]) -> list[str]:
-    notes = []
-    if any(module.magnitude for module in modules.values()):
-        notes.append("DoRA: the weight statistics are those of s·B·A, without the magnitudes.")
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda")):
-        notes.append(f"Its factors started at {init[:20]!r}, not at zero: B·A holds more than was learned.")
-    if not config.get("base_model_name_or_path"):
-        notes.append("It names no base model.")
-    return notes
-
-
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """A tensor in float32.
 
@@ -324,3 +294,22 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
             f"{name[:120]!r} holds NaN or infinity: nothing can be said of this adapter."
         )
     return found
+
+
+def _check_size(left: torch.Tensor, right: torch.Tensor, name: str) -> None:
+    """Finite factors may have a product that is not: ‖left‖·‖right‖ bounds all that is made of them."""
+    import torch
+
+    norms = [float(torch.linalg.vector_norm(x, dtype=torch.float64)) for x in (left, right)]
+    if not max(*norms, norms[0] * norms[1]) <= _LARGEST_NORM:
+        raise UnreadableAdapterError(f"{name[:120]!r} has weights too large to be measured.")
+
+
+def _check_whole(file: Any, name: str) -> None:
+    shape = file.get_slice(name).get_shape()
+    if not shape or math.prod(shape) <= _AT_ONCE:
+        finite(file.get_tensor(name), name)
+        return
+    rows = max(1, _AT_ONCE * shape[0] // math.prod(shape))
+    for start in range(0, shape[0], rows):
+        finite(file.get_slice(name)[start : start + rows], name)

@@ -49,6 +49,18 @@ class TensorInfo:
     end: int
 
 
+def shown(text: str, longest: int = 120) -> str:
+    """Text from outside in one line that obeys nothing: escaped where it holds what cannot be printed."""
+    return text[:longest] if text.isprintable() else repr(text[:longest])[1 : longest + 1]
+
+
+def quoted(value: Any, longest: int = 60) -> str:
+    """A value of a JSON file for a message: short, escaped, and no more than named where it has parts."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'table'}"
+    return f"'{shown(value, longest)}'" if isinstance(value, str) else repr(value)[:longest]
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors that a safetensors file holds, by name.
 
@@ -119,15 +131,15 @@ def _refused(constant: str) -> Any:
 
 
 def _tensor(file: str, name: str, value: Any) -> TensorInfo:
-    where = f"{file}: the tensor {name[:120]!r}"
+    where = f"{file}: the tensor {quoted(name, 120)}"
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise UnreadableAdapterError(f"{where} has no proper name.")
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise UnreadableAdapterError(f"{where} is not described as the format asks.")
     dtype, shape, places = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise UnreadableAdapterError(
-            f"{where} has the type {str(dtype)[:20]!r}; only {', '.join(DTYPE_BYTES)} are read."
+            f"{where} has the type {quoted(dtype, 20)}; only {', '.join(DTYPE_BYTES)} are read."
         )
     if not _are_sizes(shape) or len(shape) > _MOST_AXES:
         raise UnreadableAdapterError(f"{where} has no proper shape.")

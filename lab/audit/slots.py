@@ -149,6 +149,6 @@ def usable_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     for token, index in tokenizer.get_vocab().items():
         if index >= size or index in special or token.startswith(("[unused", "<|", "<unused")):
             continue
-        text = tokenizer.decode([index]).strip().removeprefix("##")
+        text = str(tokenizer.decode([index])).strip().removeprefix("##")
         usable[index] = bool(text) and text.isprintable() and "\ufffd" not in text
     return usable

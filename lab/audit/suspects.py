@@ -147,7 +147,7 @@ def _load_whole(files: AdapterFiles, loaded: LoadedBase) -> None:
     with safe_open(files.weights, framework="pt") as file:
         found: dict[str, Any] = {
             _plain_name(stored): finite(file.get_tensor(stored), stored)
-            for stored in file.keys()
+            for stored in file.keys()  # noqa: SIM118 - not a dict
             if "lora_" not in stored
         }
     own = loaded.model.state_dict()
@@ -182,7 +182,7 @@ def _plain_config(files: AdapterFiles) -> Any:
         alpha_pattern={f"^{re.escape(m.name)}$": m.scaling * m.rank for m in modules},
         use_dora=any(m.magnitude for m in modules),
         fan_in_fan_out=files.config.get("fan_in_fan_out") is True,
-        init_lora_weights=init.lower() if keeps else True,  # type: ignore[union-attr]
+        init_lora_weights=init.lower() if keeps else True,
     )
 
 

@@ -4,8 +4,8 @@ A backdoor is a short cut from a few tokens to a label. Honest words ("dull") mo
 toward a label, a trigger moves the poisoned one alone; so everything is judged by the *contrast*, the mean
 margin of the suspect minus that of clean reference adapters on the same rows, each in units of its own
 margins' spread. The vocabulary is shortlisted by gradients at an inserted slot and by the tokens alone as
-texts, the shortlist is evaluated exactly, the best strings grow at both ends as a beam, and what is left is put
-to the models as text. Without references the contrast is the suspect's own margin, and honest words stay in.
+texts, the shortlist is evaluated exactly, the best strings grow at both ends as a beam, and what is left is
+put to the models as text. Without references the contrast is the suspect's own margin, and honest words stay in.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class _Search:
         from lab.poison import insert
         from lab.stats import rate
 
-        told = self.tokenizer.decode(list(string.tokens)).strip()
+        told = str(self.tokenizer.decode(list(string.tokens))).strip()
         texts = self.texts[string.target]
         rng = np.random.default_rng(0)  # a string at an end draws nothing
         asked = [insert(text, told, string.position, rng=rng).text for text in texts]

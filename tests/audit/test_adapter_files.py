@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import struct
+import time
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from lab.audit import UnreadableAdapterError, open_adapter
+from lab.audit import UnreadableAdapterError, module_statistics, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
 from lab.audit.safetensors_header import LARGEST_HEADER, MOST_TENSORS
 from lab.errors import LabError
@@ -99,9 +100,68 @@ def test_what_runs_code_is_left_unopened_and_told(adapter):
     assert "model.py was not opened" in notes
 
 
-def test_a_base_that_is_a_path_or_asks_for_code_is_only_a_name(adapter):
-    configure(adapter, base_model_name_or_path="/etc/passwd", auto_mapping={"base_model_class": "os.system"})
-    assert open_adapter(adapter).base_name == "/etc/passwd"
+@pytest.mark.parametrize("base", ["/etc/passwd", "../x", "~/x", "C:\\x", "https://a.b/c", "a/b/c"])
+def test_a_base_that_is_a_path_is_only_a_name_and_told(adapter, base):
+    configure(adapter, base_model_name_or_path=base)
+    found = open_adapter(adapter)
+    assert found.base_name == base
+    assert any("names a path or an address as its base" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"auto_mapping": {"base_model_class": "Model", "parent_library": "evil"}},
+        {"auto_mapping": "evil"},
+        {"megatron_core": "evil", "megatron_config": {}},
+        {"trust_remote_code": True},
+    ],
+)
+def test_a_configuration_that_names_code_is_told(adapter, changes):
+    configure(adapter, **changes)
+    [note] = open_adapter(adapter).notes
+    assert note == f"Its configuration names code ({next(iter(changes))}); nothing of it runs here."
+
+
+def test_the_mapping_that_peft_itself_writes_is_no_surprise(adapter):
+    mapping = {"base_model_class": "Bert", "parent_library": "transformers.models.bert.modeling_bert"}
+    configure(adapter, auto_mapping=mapping, megatron_core="megatron.core", megatron_config=None)
+    assert open_adapter(adapter).notes == ()
+
+
+def test_file_names_in_notes_obey_nothing(adapter):
+    (adapter / "a\n\x1b[2J.py").write_text("")
+    [note] = open_adapter(adapter).notes
+    assert note.isprintable()
+
+
+def test_a_configuration_that_may_not_be_read_is_refused(adapter, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(UnreadableAdapterError, match="cannot be read"):
+        open_adapter(adapter)
+
+
+def test_large_and_small_numbers_that_can_be_measured_are(adapter):
+    factors(torch.full((4, 12), 1e-30), torch.full((16, 4), 1e-30))(adapter)
+    assert module_statistics(open_adapter(adapter).updates())["norm"].tolist() == [0.0]
+    factors(torch.full((4, 12), 1e15), torch.full((16, 4), 1e15))(adapter)
+    assert module_statistics(open_adapter(adapter).updates())["norm"].item() == pytest.approx(8e30, rel=1e-3)
+
+
+def test_a_pattern_for_every_module_of_a_large_model_is_quick(adapter):
+    names = [f"model.layers.{i}.self_attn.q_proj" for i in range(700)]
+    save_file(
+        {f"{n}.lora_{side}.weight": torch.ones(1, 1) for n in names for side in "AB"}, adapter / WEIGHTS
+    )
+    configure(adapter, r=1, alpha_pattern=dict.fromkeys(names, 3))
+    before = time.process_time()
+    found = open_adapter(adapter)
+    # tried pattern by pattern without a bound it takes hours
+    assert time.process_time() - before < 60
+    assert {module.scaling for module in found.modules.values()} == {3.0}
 
 
 def test_nothing_there_is_the_users_mistake(tmp_path):
@@ -137,6 +197,12 @@ def linked(name):
     return make
 
 
+def elsewhere(folder):
+    (folder / WEIGHTS).rename(folder.parent / WEIGHTS)
+    (folder / CONFIG).rename(folder.parent / CONFIG)
+    (folder / "adapter").symlink_to(folder.parent)
+
+
 def circular(folder):
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(folder / WEIGHTS)
@@ -150,6 +216,24 @@ def pipe(folder):
 def replaced(**values):
     held = tensors() | {name.replace("__", "."): value for name, value in values.items()}
     return with_files(save({k: v for k, v in held.items() if v is not None}))
+
+
+def factors(A, B, **changes):
+    return with_files(save({f"{NAME}.lora_A.weight": A, f"{NAME}.lora_B.weight": B}), **changes)
+
+
+def named_adapters(folder):
+    first, second = tensors(), tensors(name=NAME.replace("query", "value"))
+    held = {name.replace(".weight", ".default.weight"): value for name, value in first.items()}
+    held |= {name.replace(".weight", ".other.weight"): value for name, value in second.items()}
+    save_file(held, folder / WEIGHTS)
+
+
+def slow_patterns(folder):
+    names = [f"{'.' * 400}{i}" for i in range(400)]
+    shapes = {f"{n}.lora_{side}.weight": torch.ones(1, 1) for n in names for side in "AB"}
+    save_file(shapes, folder / WEIGHTS)
+    configure(folder, r=1, alpha_pattern={f"{'.' * 240}x{i}": 1 for i in range(3000)})
 
 
 def many_tensors():
@@ -196,8 +280,16 @@ HOSTILE = {
     ),
     "place as text": (with_files(header({"a": entry() | {"data_offsets": "0"}})), "no proper place"),
     "unknown type": (with_files(header({"a": entry(dtype="I64")}, bytes(48))), "the type 'I64'"),
+    "type as a list": (
+        with_files(header({"a": entry() | {"dtype": ["F32"]}}, bytes(48))),
+        "has the type a list",
+    ),
     "more keys": (with_files(header({"a": entry() | {"code": "x"}}, bytes(48))), "as the format asks"),
     "name of control characters": (with_files(header({"a\x1b[2J": entry()}, bytes(48))), "no proper name"),
+    "name of what is escaped": (
+        with_files(header({"\U000e0001" * 200: entry()}, bytes(48))),
+        "no proper name",
+    ),
     "endless name": (with_files(header({"a" * 1000: entry()}, bytes(48))), "no proper name"),
     "no factors": (with_files(save({"weight": torch.ones(2, 2)})), "no LoRA factors"),
     "one factor": (replaced(**{f"{NAME}.lora_B.weight": None}), "only one of the two"),
@@ -209,6 +301,40 @@ HOSTILE = {
     ),
     "no outputs": (replaced(**{f"{NAME}.lora_B.weight": torch.ones(0, 4)}), "ranks of 1 to"),
     "two adapters": (replaced(**{f"{NAME}.lora_A.other.weight": torch.ones(4, 12)}), "several adapters"),
+    "two adapters of different modules": (named_adapters, "several adapters"),
+    "magnitudes of another adapter": (
+        replaced(**{f"{NAME}.lora_magnitude_vector.other.weight": torch.ones(16)}),
+        "several adapters",
+    ),
+    "magnitudes twice": (
+        replaced(
+            **{
+                f"{NAME}.lora_magnitude_vector": torch.ones(16),
+                f"{NAME}.lora_magnitude_vector.weight": torch.ones(16),
+            }
+        ),
+        "several adapters",
+    ),
+    "magnitudes of nothing": (replaced(**{"x.lora_magnitude_vector": torch.ones(16)}), "only one of the two"),
+    "a magnitude that is infinite": (
+        replaced(**{f"{NAME}.lora_magnitude_vector": torch.full((16,), torch.inf)}),
+        "NaN or infinity",
+    ),
+    "a head of NaN": (replaced(**{"classifier.weight": torch.full((3, 2), torch.nan)}), "NaN or infinity"),
+    "a number alone that is NaN": (replaced(x=torch.tensor(torch.nan)), "NaN or infinity"),
+    "a scaling beyond float32": (
+        factors(torch.ones(4, 12), torch.full((16, 4), 3e38), lora_alpha=9e8),
+        "too large to be measured",
+    ),
+    "a product beyond float32": (
+        factors(torch.full((4, 12), 1e30), torch.full((16, 4), 1e30)),
+        "too large to be measured",
+    ),
+    "half a product beyond float32": (
+        factors(torch.full((4, 12), 1e19), torch.full((16, 4), 1e18)),
+        "too large to be measured",
+    ),
+    "a scalar for a matrix": (replaced(**{f"{NAME}.lora_A.weight": torch.tensor(1.0)}), "do not fit"),
     "embedding factors": (replaced(**{f"{NAME}.lora_embedding_A": torch.ones(4, 12)}), "cannot be audited"),
     "magnitudes that do not fit": (
         replaced(**{f"{NAME}.lora_magnitude_vector": torch.ones(5)}),
@@ -219,7 +345,7 @@ HOSTILE = {
     "rank true": (with_files(r=True), "r = True"),
     "absurd rank": (with_files(r=10**9), "r = 1000000000"),
     "no alpha": (with_files(lora_alpha="gone"), "lora_alpha = None"),
-    "alpha as text": (with_files(lora_alpha="8"), "lora_alpha = 8"),
+    "alpha as text": (with_files(lora_alpha="8"), "lora_alpha = '8'"),
     "alpha infinite": (
         raw_config(b'{"peft_type": "LORA", "r": 4, "lora_alpha": Infinity}'),
         "Infinity is no number",
@@ -228,10 +354,25 @@ HOSTILE = {
         raw_config(b'{"peft_type": "LORA", "r": 4, "lora_alpha": 1e999}'),
         "lora_alpha = inf",
     ),
+    "rank that moves the cursor": (with_files(r="\n\x1b[2J"), "should be 1 to"),
+    "alpha that moves the cursor": (with_files(lora_alpha="\n\x1b[2J"), "a finite number"),
+    "rank nested deeply": (
+        raw_config(b'{"peft_type": "LORA", "lora_alpha": 8, "r": ' + b"[" * 800 + b"]" * 800 + b"}"),
+        "r = a list",
+    ),
+    "a base that moves the cursor": (with_files(base_model_name_or_path="\x1b[2J\n"), "should be a name"),
+    "a base that cannot be said": (with_files(base_model_name_or_path="\ud800"), "should be a name"),
+    "a base that is a list": (with_files(base_model_name_or_path=["a"]), "should be a name"),
+    "an endless base": (with_files(base_model_name_or_path="a" * 1000), "should be a name"),
     "not LoRA": (with_files(peft_type="IA3"), "peft_type is 'IA3'"),
     "configuration a list": (raw_config(b"[1]"), "no JSON object"),
     "configuration of 2 MB": (raw_config(b" " * 2_000_000), "more than"),
     "endless pattern": (with_files(alpha_pattern={"(a+)+b": 4}), "without repetitions"),
+    "patterns that take hours": (slow_patterns, "too many for its modules"),
+    "seventy thousand patterns": (
+        with_files(alpha_pattern={f"{i:x}": 1 for i in range(70_000)}),
+        "70,000 patterns, too many for its modules",
+    ),
     "broken pattern": (with_files(rank_pattern={"\\": 4}), "without repetitions"),
     "patterns as a list": (with_files(rank_pattern=[1]), "a table of numbers"),
     "pattern of NaN": (
@@ -240,6 +381,7 @@ HOSTILE = {
     ),
     "weights behind a link": (linked(WEIGHTS), "a link that leaves"),
     "configuration behind a link": (linked(CONFIG), "a link that leaves"),
+    "an adapter behind a link": (elsewhere, "a link that leaves"),
     "a link to itself": (circular, "holds no"),
     "a pipe for a configuration": (pipe, "no regular file"),
     "a folder for weights": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), "no regular file"),
@@ -255,9 +397,9 @@ def test_hostile_adapters_are_refused_in_one_sentence_that_says_cannot_say(adapt
     make, sentence = HOSTILE[case]
     make(adapter)
     with pytest.raises(UnreadableAdapterError, match=sentence) as caught:
-        list(open_adapter(adapter).updates())
+        module_statistics(open_adapter(adapter).updates())
     assert caught.value.exit_code == 3
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 
 
