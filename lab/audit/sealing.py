@@ -158,8 +158,11 @@ def read_key(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise LabError(f"There is no key {path}: `lab cohort build` makes it with the adapters.")
     key = read_json(path)
-    sound = isinstance(key, dict) and key.get("schema") == KEY_SCHEMA
-    if not sound or not isinstance(key.get("adapters"), dict):
+    if (
+        not isinstance(key, dict)
+        or key.get("schema") != KEY_SCHEMA
+        or not isinstance(key.get("adapters"), dict)
+    ):
         raise LabError(f"{path} is damaged, or of another version of the lab.")
     return key
 
