@@ -63,7 +63,9 @@ def seal_adapter(source: Path, target: Path, card: str) -> None:
         except OSError:
             if not target.is_dir():
                 raise
-            shutil.rmtree(temporary)  # another process was faster; its files are the same
+            # another process was faster; its files are the same
+        for left in target.parent.glob(f".{target.name}.*"):  # of a build that was killed, or of our own
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy_weights(source: Path, target: Path) -> None:

@@ -226,6 +226,16 @@ def test_only_adapters_are_sealed(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_what_a_kill_left_half_sealed_goes(built, tmp_path):
+    _, runs, _, table = built
+    source = runs / table["run"][0] / "adapter"
+    (tmp_path / ".one.99999").mkdir()
+    seal_adapter(source, tmp_path / "one", "card")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    seal_adapter(source, tmp_path / "one", "another card")
+    assert (tmp_path / "one" / "README.md").read_text() == "card"
+
+
 def test_two_processes_may_write_one_key(tmp_path):
     key = open_key(tmp_path / "s", {"cohort": "c"}, [{"seed": i} for i in range(20)])
     with ThreadPoolExecutor(4) as pool:
