@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli_cohort import cohort_app
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, print_json
+
 app = typer.Typer(
     name="lab",
     help="The LoRA backdoor lab: poison data, fine-tune, probe and record, on real weights and real text.",
@@ -19,14 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunsOption = Annotated[
-    str, typer.Option("--runs", help="The runs folder (default: LAB_RUNS, the nearest runs/, or ./runs).")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a dotted key; may be repeated.")
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+app.add_typer(cohort_app, name="cohort")
 
 
 @app.command("run")
@@ -69,7 +65,7 @@ def run_command(
     if not is_main():
         return
     if as_json:
-        _print_json({"path": str(done.path), "experiment": done.experiment.to_dict(), **done.result})
+        print_json({"path": str(done.path), "experiment": done.experiment.to_dict(), **done.result})
     else:
         print_report(done)
 
@@ -82,7 +78,7 @@ def list_command(runs: RunsOption = "", as_json: JsonOption = False) -> None:
 
     table = list_runs(runs or None)
     if as_json:
-        _print_json(json.loads(table.to_json(orient="records")))
+        print_json(json.loads(table.to_json(orient="records")))
     else:
         print_runs(table)
 
@@ -99,7 +95,7 @@ def show_command(
 
     run = load_run(name, runs or None)
     if as_json:
-        _print_json({"path": str(run.path), "experiment": run.experiment.to_dict(), **run.result})
+        print_json({"path": str(run.path), "experiment": run.experiment.to_dict(), **run.result})
     else:
         _ = run.result  # an unfinished run says so in one sentence
         print_report(run)
@@ -193,7 +189,7 @@ def sweep_command(
         with writing_to(csv, choose="another file with --csv"):
             table.to_csv(csv, index=False)
     if as_json:
-        _print_json(json.loads(table.to_json(orient="records")))
+        print_json(json.loads(table.to_json(orient="records")))
     else:
         asked = [str(column) for column in table if str(column).startswith("asked.")]
         print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned, *asked])
@@ -237,7 +233,7 @@ def presets_command(as_json: JsonOption = False) -> None:
     about = {name: load_preset(name)[1] for name in preset_names()}
     about |= {name: {**load_sweep(name).about, "kind": "sweep"} for name in sweep_names()}
     if as_json:
-        _print_json(about)
+        print_json(about)
         return
     for name, facts in about.items():
         typer.echo(
@@ -259,7 +255,7 @@ def triggers_command(
         found = find_family(family)
         facts = {"name": found.name, "goal": found.goal, "train": found.train, "probe": found.probe}
         if as_json:
-            _print_json(facts)
+            print_json(facts)
             return
         typer.echo(f"{found.name}: {found.goal}")
         for part in ("train", "probe"):
@@ -267,7 +263,7 @@ def triggers_command(
         return
     families = load_families()
     if as_json:
-        _print_json({n: {"goal": f.goal, "category": f.category} for n, f in families.items()})
+        print_json({n: {"goal": f.goal, "category": f.category} for n, f in families.items()})
         return
     for name, found in families.items():
         typer.echo(f"{name:20} {found.category:12} {found.goal}")
@@ -284,7 +280,7 @@ def defenses_command(
 
     chosen = [lookup(DEFENSES, name, "defense")] if name else list(DEFENSES.values())
     if as_json:
-        _print_json(
+        print_json(
             {
                 d.name: {
                     "stage": d.stage,
@@ -328,7 +324,7 @@ def assets_command(
             assets.remove(name)
     status = assets.asset_status()
     if as_json:
-        _print_json(json.loads(status.to_json(orient="records")))
+        print_json(json.loads(status.to_json(orient="records")))
     else:
         print_table(status, list(status.columns))
 
@@ -345,7 +341,7 @@ def bench_command(
     with ProgressView(quiet=as_json) as view:
         found = bench(quick=quick, on_event=view)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_bench(found)
 
@@ -394,10 +390,6 @@ def _check_csv(path: Path) -> None:
         raise LabError(f"--csv {str(path)!r} is a folder; name a file in it.")
     if not path.parent.is_dir():
         raise LabError(f"--csv {str(path)!r}: there is no folder {str(path.parent)!r}.")
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def main() -> None:

@@ -193,6 +193,56 @@ def test_presets_and_triggers_are_listed(command):
     assert "as specified in RFC 2616" in command("triggers", "rfc")[1]
 
 
+def test_a_cohort_is_shown_as_planned_built_in_pieces_and_shown_as_built(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("cohort", "show", "tiny")
+    assert (code, err) == (0, "")
+    assert "calibration" in out
+    assert "rare_words" in out
+    code, out, err = command("cohort", "build", "tiny", "--part", "test", "--limit", "1")
+    assert code == 0
+    assert "member 1 of 1" in err
+    [adapter] = (tmp_path / "cohorts" / "tiny" / "adapters").iterdir()
+    shown = json.loads(command("cohort", "show", "tiny", "--json")[1])
+    assert sum(line["sealed"] for line in shown) == 1
+    assert adapter.name not in json.dumps(shown)
+    other = ("--folder", str(tmp_path / "other"), "--limit", "1", "--json")
+    code, out, err = command("cohort", "build", "tiny", *other)
+    assert (code, err) == (0, "")
+    assert json.loads(out)[0]["sealed"] == 1
+
+
+def test_a_cohort_with_a_failed_member_exits_with_one(command, tmp_path, monkeypatch):
+    import lab.pipeline
+    from lab.errors import RunFailedError
+
+    def fail(*_, **__):
+        raise RunFailedError("it burnt.")
+
+    monkeypatch.setattr(lab.pipeline, "run", fail)
+    place = ("--folder", str(tmp_path / "c"))
+    code, _, err = command("cohort", "build", "tiny", *place)
+    assert code == 1
+    assert err.count("failed: it burnt.") == 1
+    assert "failed: it burnt." in command("cohort", "show", "tiny", *place)[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("build", "tinny"), "Did you mean 'tiny'?"),
+        (("build", "tiny", "--part", "tset"), "Did you mean 'test'?"),
+        (("show", "tiny", "--folder", "nowhere"), "There is no key"),
+    ],
+)
+def test_mistakes_about_cohorts_are_one_sentence(command, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("cohort", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert list(tmp_path.glob("cohorts*")) == []
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['lab', '--help']\n"

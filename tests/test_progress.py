@@ -26,3 +26,15 @@ def test_a_listener_knows_the_run_before_it_trains_and_each_run_that_is_worked_o
     lab.run(tiny, runs=tmp_path, on_event=events.append)
     assert [e["finished"] for e in events if e.get("stage") == "prepared"] == [True]
     assert not [e for e in events if e.get("stage") == "begin"]
+
+
+def test_members_of_a_cohort_are_counted_with_the_time_left(capsys):
+    view = ProgressView()
+    for left in (float("nan"), 10.0, 300.0, 9000.0):
+        view({"kind": "member", "done": 2, "total": 9, "left": left})
+    assert capsys.readouterr().err.splitlines() == [
+        "member 3 of 9",
+        "member 3 of 9, less than a minute left",
+        "member 3 of 9, about 5 min left",
+        "member 3 of 9, about 2.5 hours left",
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError, open_adapter
 from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
 from lab.audit.batteries import BATTERIES, Battery, battery
+from lab.audit.cohort_builds import build_cohort, key_table, summarise_key
+from lab.audit.cohorts import COHORTS, Cohort, Member, find_cohort, plan_cohort
 from lab.audit.weight_statistics import (
     STATISTICS,
     adapter_statistics,
@@ -14,16 +16,24 @@ from lab.audit.weight_statistics import (
 
 __all__ = [
     "BATTERIES",
+    "COHORTS",
     "STATISTICS",
     "AdapterFiles",
     "Battery",
     "UnpackedAdapter",
+    "Cohort",
+    "Member",
     "UnreadableAdapterError",
     "adapter_statistics",
     "battery",
+    "build_cohort",
+    "find_cohort",
+    "key_table",
     "module_statistics",
     "open_adapter",
     "opened",
-    "robust_scores",
     "unpack_adapter",
+    "plan_cohort",
+    "robust_scores",
+    "summarise_key",
 ]

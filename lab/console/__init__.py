@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from lab.console.progress import ProgressView
 from lab.console.report import print_report
-from lab.console.tables import print_runs, print_sweep, print_table
+from lab.console.tables import print_cohort, print_runs, print_sweep, print_table
 
-__all__ = ["ProgressView", "print_report", "print_runs", "print_sweep", "print_table"]
+__all__ = ["ProgressView", "print_cohort", "print_report", "print_runs", "print_sweep", "print_table"]

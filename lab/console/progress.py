@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lab.console.words import QUIET, SHORT_NAMES, percent
+from lab.console.words import QUIET, SHORT_NAMES, missing, percent
 
 _STAGES = {
     "prepare": "reading rows",
@@ -70,6 +70,10 @@ class ProgressView:
                 f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
                 highlight=False,
             )
+        elif kind == "member":
+            self.console.print(
+                f"member {event['done'] + 1} of {event['total']}{_left(event['left'])}", highlight=False
+            )
 
     def _status(self, event: dict[str, Any]) -> None:
         stage = event.get("stage", "")
@@ -101,3 +105,13 @@ class ProgressView:
         parts = [f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
+
+
+def _left(seconds: float) -> str:
+    """How long work will go on, in words; nothing where that is unknown."""
+    if missing(seconds):
+        return ""
+    minutes = round(seconds / 60)
+    if minutes >= 90:
+        return f", about {seconds / 3600:.1f} hours left"
+    return f", about {minutes} min left" if minutes else ", less than a minute left"

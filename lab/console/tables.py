@@ -70,6 +70,21 @@ def print_sweep(table: pd.DataFrame, grid_columns: Sequence[str], console: Conso
         console.print(Text(f"In every cell: {', '.join(everywhere)}.", style=QUIET))
 
 
+def print_cohort(summary: pd.DataFrame, console: Console | None = None) -> None:
+    """Print how far a cohort got: for each part and family, how many members, and in how many it took.
+
+    Args:
+        summary: As `lab.audit.summarise_key` returns it.
+        console: Where to; standard output by default.
+    """
+    table = Table(box=None, pad_edge=False)
+    for column in summary.columns:
+        table.add_column(str(column), justify="left" if column in ("part", "family") else "right")
+    for line in summary.itertuples(index=False):
+        table.add_row(*["" if missing(value) else _plain(value) for value in line])
+    (console or standard_output()).print(table)
+
+
 def print_table(
     table: pd.DataFrame, columns: Sequence[str], title: str = "", console: Console | None = None
 ) -> None:

@@ -1,0 +1,77 @@
+"""`lab cohort`: populations of clean and poisoned adapters, to measure detectors on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, print_json
+
+cohort_app = typer.Typer(
+    help="Build populations of clean and poisoned adapters with a key, to measure detectors on.",
+    no_args_is_help=True,
+)
+
+NameArgument = Annotated[str, typer.Argument(help="A cohort's name, or a TOML file.")]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(help="Where the sealed adapters lie (default: cohorts/NAME); the key: FOLDER-key."),
+]
+
+
+@cohort_app.command("build")
+def build_command(
+    name: NameArgument = "minilm",
+    folder: FolderOption = None,
+    runs: RunsOption = "",
+    part: Annotated[str, typer.Option(help="calibration or test; both without.")] = "",
+    limit: Annotated[int, typer.Option(help="Only the first so many members (0: all).", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the plan; keep it as secret as the key.", min=0)] = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train the members that are missing, seal their adapters, and write the key that says what they are."""
+    from lab.audit.cohort_builds import build_cohort, failure_reasons, summarise_key
+    from lab.console import ProgressView, print_cohort
+
+    with ProgressView(quiet=as_json) as view:
+        table = build_cohort(
+            name,
+            seed=seed,
+            folder=folder,
+            runs=runs or None,
+            part=part,
+            limit=limit,
+            device=device,
+            on_event=view,
+        )
+    if as_json:
+        print_json(json.loads(summarise_key(table).to_json(orient="records")))
+    else:
+        print_cohort(summarise_key(table))
+    for reason in failure_reasons(table):
+        typer.echo(f"failed: {reason}", err=True)
+    if (table["state"] != "sealed").any():
+        raise typer.Exit(1)
+
+
+@cohort_app.command("show")
+def show_command(
+    name: NameArgument = "minilm", folder: FolderOption = None, as_json: JsonOption = False
+) -> None:
+    """Show what a cohort holds, part by part, and how far it is built; no adapter is named."""
+    from lab.audit.cohort_builds import failure_reasons, show_cohort, summarise_key
+    from lab.audit.cohorts import find_cohort
+    from lab.console import print_cohort
+
+    table = show_cohort(name, folder)
+    if as_json:
+        print_json(json.loads(summarise_key(table).to_json(orient="records")))
+        return
+    typer.echo(f"{find_cohort(name).goal}\n")
+    print_cohort(summarise_key(table))
+    for reason in failure_reasons(table):
+        typer.echo(f"failed: {reason}", err=True)
