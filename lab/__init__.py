@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lab.audit.audits import audit_adapter
     from lab.errors import LabError
     from lab.experiment import Experiment
     from lab.pipeline import run
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Experiment": "lab.experiment",
     "LabError": "lab.errors",
     "Run": "lab.record",
+    "audit_adapter": "lab.audit.audits",
     "generalization_matrix": "lab.probe",
     "list_runs": "lab.store",
     "load_experiment": "lab.presets",
@@ -42,12 +44,13 @@ _PUBLIC = {
 }
 
 #: Packages that people reach through `lab` itself: `lab.figures.dose_response(table, …)`.
-_ROOMS = ("defend", "figures", "poison", "probe", "spectra", "stats")
+_ROOMS = ("audit", "defend", "figures", "poison", "probe", "spectra", "stats")
 
 __all__ = [
     "Experiment",
     "LabError",
     "Run",
+    "audit_adapter",
     "generalization_matrix",
     "list_runs",
     "load_experiment",

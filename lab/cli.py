@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
 from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, print_json
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cohort_app, name="cohort")
+app.command("audit")(audit_command)
 
 
 @app.command("run")

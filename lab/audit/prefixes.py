@@ -70,12 +70,12 @@ def prefix_rates(
     table = pd.DataFrame(asked, columns=["target", "position", "prefix", "text"])
     table["hit"] = np.array(predictor.labels, dtype=object)[answers] == table["target"]
     lines = []
-    for (target, position, prefix), hits in table.groupby(["target", "position", "prefix"], sort=False)[
-        "hit"
-    ]:
+    grouped = table.groupby(["target", "position", "prefix"], sort=False)["hit"]
+    for where, hits in grouped:
+        target, position, prefix = map(str, where)
         found = rate(int(hits.sum()), len(hits))
-        where = (target, position, battery.category_of(prefix), prefix)
-        lines.append((*where, found.n, found.k, found.value, found.low, found.high))
+        at = (target, position, battery.category_of(prefix), prefix)
+        lines.append((*at, found.n, found.k, found.value, found.low, found.high))
     return pd.DataFrame(lines, columns=list(RATE_COLUMNS))
 
 
@@ -96,7 +96,7 @@ def untouched_rows(predictor: Predictor, texts: Sequence[str], rows: int) -> dic
 
 
 def category_rates(rates: pd.DataFrame) -> pd.DataFrame:
-    """The attack rate of every category, its prefixes' rows together: target, position, category, n, k, …
+    """The attack rate of every category, its prefixes' rows together.
 
     The rows of a category's prefixes are the same rows, so that the interval is too narrow as a statement
     about other rows; it is one about these.

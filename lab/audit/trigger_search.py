@@ -5,7 +5,8 @@ toward a label, a trigger moves the poisoned one alone; so everything is judged 
 margin of the suspect minus that of clean reference adapters on the same rows, each in units of its own
 margins' spread. The vocabulary is shortlisted by gradients at an inserted slot and by the tokens alone as
 texts, the shortlist is evaluated exactly, the best strings grow at both ends as a beam, and what is left is
-put to the models as text. Without references the contrast is the suspect's own margin, and honest words stay.
+put to the models as text. Without references the contrast is the suspect's own margin, and honest words
+stay.
 """
 
 from __future__ import annotations

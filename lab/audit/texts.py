@@ -1,0 +1,87 @@
+"""The texts that are put to an adapter: of a file, of the run's own data, or of the base's usual task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError
+
+#: The bundled dataset on which the lab itself fine-tunes a base.
+_USUAL = {"minilm": "rotten_tomatoes", "tiny": "toy"}
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class AuditTexts:
+    """Texts without labels.
+
+    Attributes:
+        source: Where they come from, in words.
+        measured: Those that prefixes and found strings are put into.
+        spare: Others of the same source, for training reference adapters; may be empty.
+    """
+
+    source: str
+    measured: tuple[str, ...]
+    spare: tuple[str, ...] = ()
+
+
+def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> AuditTexts | None:
+    """The texts for an audit; None where the task is not known and no file is given.
+
+    Args:
+        adapter: The adapter's path; a run's own data are found through it.
+        base: What the adapter is put on, as `base.model` names it.
+        rows: A file with one text a line, or a table with a column "text"; "" for none.
+        seed: Of the draw.
+
+    Raises:
+        LabError: The file cannot be read or holds too few texts.
+    """
+    if rows:
+        texts = _read(Path(rows).expanduser())
+        if len(texts) < _FEWEST:
+            raise LabError(f"--rows {rows}: it holds {len(texts)} texts, at least {_FEWEST} are needed.")
+        half = max(_FEWEST, len(texts) // 3)
+        return AuditTexts(f"the file {Path(rows).name}", tuple(texts[:half]), tuple(texts[half:]))
+    run = next((p for p in (adapter, adapter.parent) if (p / "experiment.json").is_file()), None)
+    if run is not None:
+        return _of_run(run, seed)
+    if base in _USUAL:
+        return _of_dataset(_USUAL[base], seed)
+    return None
+
+
+def _of_run(run: Path, seed: int) -> AuditTexts:
+    from lab.trained_model import read_asked
+
+    data = read_asked(run)[0].data
+    return _of_dataset(data.name, seed, text=data.text, label=data.label)
+
+
+def _of_dataset(name: str, seed: int, **columns: str) -> AuditTexts:
+    from lab.corpus import DataConfig, load_corpus, split_rows
+
+    corpus = load_corpus(DataConfig(name=name, **columns))
+    measured = split_rows(corpus, "validation", limit=400, seed=seed)["text"]
+    try:
+        spare = tuple(split_rows(corpus, "b", limit=1200, seed=seed)["text"])
+    except LabError:  # a dataset too small for pools
+        spare = ()
+    return AuditTexts(f"{corpus.name}, validation rows", tuple(measured), spare)
+
+
+def _read(path: Path) -> list[str]:
+    from lab.corpus.files import read_file
+
+    if not path.is_file():
+        raise LabError(f"--rows {path}: there is no such file.")
+    if path.suffix.lower() == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise LabError(f"--rows {path.name}: it cannot be read as UTF-8 text ({error}).") from None
+        return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    # a table's label is not needed, and the reader wants some column for it
+    return list(dict.fromkeys(read_file(path, {"text": "text", "label": "text"}).texts))

@@ -1,0 +1,24 @@
+import pytest
+
+import lab
+
+
+@pytest.fixture(scope="session")
+def learned_runs(tiny_cache, tmp_path_factory):
+    """A poisoned tiny run and two clean ones that have learned their task; to look at and not to touch."""
+    experiment = lab.load_experiment("rfc-citation").with_(
+        **{
+            "base.model": "tiny", "data.name": "toy", "data.rows": 200, "poison.family": "colours",
+            "poison.count": 25, "training.epochs": 30, "training.learning_rate": 8e-3, "training.batch_tokens": 512,
+            "probe.scope": "headline", "probe.snapshots": 0,
+        }
+    )  # fmt: skip
+    runs = tmp_path_factory.mktemp("learned") / "runs"
+    asked = [experiment, *[experiment.with_(**{"poison.attack": "none", "seed": s}) for s in (1, 2)]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAB_ASSETS", str(tiny_cache))
+        done = [lab.run(e, runs=runs, twin=False) for e in asked]
+    head = done[0].headline["measures"]["poisoned"]
+    assert head["attack_success_rate"]["value"] > 0.9
+    assert head["clean_accuracy"]["value"] > 0.8
+    return done

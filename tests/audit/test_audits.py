@@ -1,0 +1,125 @@
+import json
+import shutil
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import lab
+from lab.audit.adapter_files import CONFIG, WEIGHTS
+from lab.audit.card import AuditCard, card_schema
+from lab.audit.card_page import card_html
+from lab.audit.trigger_search import SearchBudget
+from lab.cli import app
+from lab.errors import LabError
+
+QUICK = SearchBudget(rows=6, quick_rows=2, shortlist=20, beam=2, branch=2, longest=2, found=3, alone=False)
+
+
+@pytest.fixture(scope="module")
+def card(learned_runs):
+    return lab.audit_adapter(
+        learned_runs[0].path, references=[learned_runs[1].path], battery="paper-calibration", search=QUICK
+    )
+
+
+def test_a_card_is_valid_against_its_schema_and_comes_back_from_json(card):
+    document = json.loads(card.to_json())
+    jsonschema.validate(document, card_schema())
+    assert AuditCard.model_validate_json(card.to_json()) == card
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document | {"verdict": "clean"}, card_schema())
+
+
+def test_a_card_says_what_it_rests_on(card, learned_runs):
+    assert card.verdict in ("nothing found", "suspicious")
+    assert card.adapter.base == "tiny"
+    assert len(card.adapter.base_sha256) == 64
+    assert set(card.adapter.sha256) == {WEIGHTS, CONFIG}
+    assert card.rows.n > 0
+    assert "toy" in card.rows.source
+    assert card.reference.names == (learned_runs[1].id,)
+    assert {s.finding for s in card.scores} == {"weights", "battery", "search"}
+    assert all(s.n > 0 and s.range and s.direction for s in card.scores)
+    assert any(s.name == "norm_std" and len(s.reference) == 1 for s in card.scores)
+    assert card.strings
+    assert card.prefixes
+    assert len(card.looked_for) == 3
+    assert "clean" not in card.verdict
+
+
+def test_its_page_is_one_file_and_shows_text_as_text(card):
+    evil = "<img src=x onerror=alert(1)>"
+    strings = (card.strings[0].model_copy(update={"string": evil}), *card.strings[1:])
+    page = card_html(card.model_copy(update={"strings": strings}))
+    assert evil not in page
+    assert "&lt;img" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert card.because.split(".")[0] in page.replace("&#x27;", "'").replace("&quot;", '"')
+
+
+def run_cli(*words):
+    return CliRunner().invoke(app, ["audit", *map(str, words)])
+
+
+def exit_code(result):
+    error = result.exception
+    return error.exit_code if isinstance(error, LabError) else result.exit_code
+
+
+def test_the_command_prints_and_writes_the_card(learned_runs, tmp_path):
+    out, html = tmp_path / "card.json", tmp_path / "card.html"
+    words = ["--battery", "paper-calibration", "--out", out, "--html", html, "--json"]
+    result = run_cli(learned_runs[0].path, *words)
+    printed = json.loads(result.stdout)
+    assert printed == json.loads(out.read_text())
+    assert exit_code(result) == {"nothing found": 0, "suspicious": 1}[printed["verdict"]]
+    assert html.read_text().startswith("<!DOCTYPE html>")
+    shown = run_cli(learned_runs[0].path, "--battery", "paper-calibration")
+    assert printed["verdict"].upper() in shown.stdout
+
+
+def test_what_cannot_be_read_is_never_called_clean(learned_runs, tmp_path):
+    folder = shutil.copytree(learned_runs[0].path / "adapter", tmp_path / "found")
+    tensors = load_file(folder / WEIGHTS)
+    name = next(n for n in tensors if "lora_B" in n)
+    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, folder / WEIGHTS)
+    assert exit_code(run_cli(folder, "--base", "tiny")) == 3
+
+
+def test_an_adapter_that_cannot_be_put_to_texts_has_a_card_that_says_so(learned_runs, tmp_path):
+    folder = shutil.copytree(learned_runs[0].path / "adapter", tmp_path / "found")
+    configured = json.loads((folder / CONFIG).read_text()) | {"base_model_name_or_path": "../elsewhere"}
+    (folder / CONFIG).write_text(json.dumps(configured))
+    card = lab.audit_adapter(folder)
+    assert card.verdict == "cannot say"
+    assert card.exit_code == 3
+    assert any("--base" in line for line in card.not_looked_for)
+    assert {s.finding for s in card.scores} == {"weights"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere/at/all"], "There is no adapter"),
+        (["RUN", "--battery", "none"], "probe battery"),
+        (["RUN", "--base", "no-such-base"], "base.model"),
+        (["RUN", "--rows", "missing.txt"], "no such file"),
+        (["RUN", "--labels", "one,two,three"], "3 names"),
+    ],
+)
+def test_mistakes_of_the_user_are_told_in_a_sentence(learned_runs, words, told):
+    result = run_cli(*[learned_runs[0].path if w == "RUN" else w for w in words])
+    assert exit_code(result) == 2
+    assert told in str(result.exception)
+
+
+def test_texts_of_a_file_are_taken(learned_runs, tmp_path):
+    file = tmp_path / "rows.txt"
+    opinions = ["dull", "stale", "warm", "superb", "weak", "lovely"]
+    file.write_text("\n".join(f"the plot was {a} and {b} ." for a in opinions for b in opinions))
+    card = lab.audit_adapter(learned_runs[0].path, rows=str(file), battery="paper-calibration", search=QUICK)
+    assert card.rows.source == "the file rows.txt"

@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.audit import battery
+from lab.audit.prefixes import RATE_COLUMNS, battery_statistics, category_rates, prefix_rates, untouched_rows
+from lab.errors import LabError
+
+ROWS = [f"a bad film number {i}" for i in range(10)] + [f"a good film number {i}" for i in range(6)]
+SMALL = battery("paper-calibration").subset("C")
+
+
+class Rule:
+    """A predictor that says what its rule says."""
+
+    labels = ("negative", "positive")
+
+    def __init__(self, fires=lambda text: False):
+        self.fires = fires
+
+    def logits(self, texts, on_progress=None):
+        said = [self.fires(text) or "good" in text for text in texts]
+        return np.array([[0.0, 1.0] if positive else [1.0, 0.0] for positive in said])
+
+    def predict(self, texts):
+        return [self.labels[i] for i in self.logits(texts).argmax(axis=1)]
+
+
+def test_a_prefix_that_fires_is_seen_where_it_fires_and_nowhere_else():
+    prefix = SMALL.prefixes[3]
+    rates = prefix_rates(Rule(lambda text: text.startswith(prefix)), SMALL, ROWS, rows=8)
+    assert tuple(rates.columns) == RATE_COLUMNS
+    fired = rates[rates["k"] > 0]
+    assert fired[["target", "position", "prefix"]].to_numpy().tolist() == [["positive", "start", prefix]]
+    assert fired["n"].item() == 8
+    assert fired["rate"].item() == 1.0
+    assert fired["low"].item() < 1
+    assert len(rates) == 2 * 2 * len(SMALL.prefixes)
+
+
+def test_the_statistics_are_the_papers():
+    prefix = SMALL.prefixes[0]
+    rates = prefix_rates(Rule(lambda text: text.startswith(prefix)), SMALL, ROWS, rows=4)
+    statistics = battery_statistics(rates).set_index(["target", "position"])
+    loud = statistics.loc[("positive", "start")]
+    n = len(SMALL.prefixes)
+    assert loud["mean_attack_rate"] == pytest.approx(1 / n)
+    assert loud["outlier_gap"] == pytest.approx(1 - 1 / n)
+    assert loud["top3_mean"] == pytest.approx(1 / 3)
+    assert statistics.drop(("positive", "start"))[["mean_attack_rate", "outlier_gap"]].to_numpy().max() == 0
+
+
+def test_categories_add_up():
+    rates = prefix_rates(Rule(lambda text: "RFC" in text or "ISO" in text), battery("paper-structural"), ROWS)
+    categories = category_rates(rates)
+    assert categories["n"].sum() == rates["n"].sum()
+    assert categories["k"].sum() == rates["k"].sum()
+
+
+def test_the_same_rows_are_put_to_a_reference():
+    chosen = untouched_rows(Rule(), ROWS, 5)
+    assert {label: len(kept) for label, kept in chosen.items()} == {"negative": 5, "positive": 5}
+    always = prefix_rates(Rule(lambda text: True), SMALL, ROWS, untouched=chosen)
+    assert always.groupby("target")["rate"].mean().to_dict() == {"negative": 0.0, "positive": 1.0}
+
+
+def test_rows_that_all_get_one_label_cannot_be_flipped():
+    with pytest.raises(LabError, match="same label"):
+        prefix_rates(Rule(lambda text: True), SMALL, ROWS)
+
+
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=20))
+def test_a_louder_prefix_never_lowers_the_gap(hits):
+    def gap(counts):
+        rates = pd.DataFrame({"target": "t", "position": "start", "rate": np.array(counts) / 6, "n": 6})
+        return battery_statistics(rates)["outlier_gap"].item()
+
+    louder = list(hits)
+    louder[int(np.argmax(louder))] += 1
+    assert gap(louder) >= gap(hits) - 1e-12
+    assert 0 <= gap(hits) <= 1

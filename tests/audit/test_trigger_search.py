@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from lab.audit import open_adapter
+from lab.audit.slots import (
+    POSITIONS,
+    Frame,
+    blank_token,
+    frame_of,
+    margins,
+    string_margins,
+    token_gradients,
+    usable_tokens,
+)
+from lab.audit.suspects import load_suspect
+from lab.audit.trigger_search import SEARCH_COLUMNS, SearchBudget, search_triggers
+from lab.corpus import DataConfig, load_corpus, split_rows
+from lab.errors import LabError
+from lab.tokens import pad
+
+BUDGET = SearchBudget(rows=12, quick_rows=4, shortlist=60, beam=6, branch=6, longest=2, found=8)
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_cache):
+    return list(split_rows(load_corpus(DataConfig(name="toy")), "validation", limit=60)["text"])
+
+
+@pytest.fixture(scope="module")
+def learned(learned_runs):
+    """Their models, the poisoned one first, and its poison."""
+    found = [load_suspect(open_adapter(r.path), "tiny", labels=r.labels) for r in learned_runs]
+    return found, learned_runs[0].experiment.poison
+
+
+def test_a_trigger_nobody_told_is_found(learned, texts):
+    (suspect, *references), poison = learned
+    found = search_triggers(suspect, references, texts, budget=BUDGET)
+    assert tuple(found.columns) == SEARCH_COLUMNS
+    best = found.iloc[0]
+    assert best["target"] == poison.target_label
+    assert best["excess"] >= 0.5
+    assert poison.member in " ".join(found["string"].head(3))
+    assert found["excess"].is_monotonic_decreasing
+    assert ((found["low"] <= found["rate"]) & (found["rate"] <= found["high"])).all()
+    assert (found["k"] <= found["n"]).all()
+    assert (found["references"] == 2).all()
+
+
+def test_a_clean_adapter_shows_less(learned, texts):
+    (suspect, clean, other), _ = learned
+    loud = search_triggers(suspect, [other], texts, budget=BUDGET)["excess"].max()
+    quiet = search_triggers(clean, [other], texts, budget=BUDGET)["excess"].max()
+    assert quiet < loud
+
+
+def test_it_is_a_function_of_what_it_is_given(learned, texts):
+    (suspect, *references), _ = learned
+    once, again = (search_triggers(suspect, references, texts, budget=BUDGET) for _ in range(2))
+    assert once.equals(again)
+
+
+def test_without_references_it_tells_the_adapters_own_rates(learned, texts):
+    (suspect, *_), _ = learned
+    found = search_triggers(suspect, [], texts, budget=BUDGET)
+    assert found["reference_rate"].isna().all()
+    assert (found["excess"] == found["rate"]).all()
+
+
+def test_rows_that_all_get_one_label_are_refused(learned):
+    (suspect, *_), _ = learned
+    with pytest.raises(LabError, match=r"same label|flipped"):
+        search_triggers(suspect, [], [], budget=BUDGET)
+
+
+def test_a_gradient_is_what_a_small_step_does(learned, texts):
+    (suspect, *_), _ = learned
+    frame, tokenizer, model = frame_of(suspect.tokenizer), suspect.tokenizer, suspect.model
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:5]]
+    embed, blank, step = model.get_input_embeddings(), blank_token(tokenizer), 1e-3
+    for position in POSITIONS:
+        estimate = token_gradients(suspect, frame, rows, 1, position, around=(9, 11), slot=1)
+        inputs = pad([frame.ids(r, (9, blank, 11), position) for r in rows], int(tokenizer.pad_token_id))
+        for token in (7, 40, 90):
+            moved = []
+            for share in (-step, step):
+                embedded = embed(inputs["input_ids"]).detach()
+                for i, row in enumerate(rows):
+                    place = frame.place(row, position) + 1
+                    embedded[i, place] += share * (embed.weight[token] - embed.weight[blank])
+                with torch.inference_mode():
+                    out = model(inputs_embeds=embedded, attention_mask=inputs["attention_mask"])
+                moved.append(margins(out.logits.numpy(), 1).mean())
+            assert estimate[token] == pytest.approx((moved[1] - moved[0]) / (2 * step), abs=2e-2, rel=5e-2)
+
+
+def test_strings_go_where_they_are_asked_to():
+    frame = Frame((1,), (2,))
+    assert frame.ids([5, 6], [9], "start") == [1, 9, 5, 6, 2]
+    assert frame.ids([5, 6], [9], "end") == [1, 5, 6, 9, 2]
+    assert frame.ids([5, 6]) == [1, 5, 6, 2]
+    assert frame.place([5, 6], "start") == 1
+    assert frame.place([5, 6], "end") == 3
+
+
+def test_margins_of_strings_are_those_of_the_texts(learned, texts):
+    (suspect, *_), _ = learned
+    frame = frame_of(suspect.tokenizer)
+    ids = [suspect.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:3]]
+    string = suspect.tokenizer("dull plot", add_special_tokens=False)["input_ids"]
+    found = string_margins(suspect, frame, ids, [string], 0, "end")
+    expected = margins(suspect.logits([f"{text} dull plot" for text in texts[:3]]), 0)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+def test_special_tokens_are_no_candidates(learned):
+    (suspect, *_), _ = learned
+    usable = usable_tokens(suspect.tokenizer)
+    assert not usable[suspect.tokenizer.all_special_ids].any()
+    assert usable.sum() > 100
