@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -96,10 +97,23 @@ def serve(
         environment["LAB_DASHBOARD_PASSWORD_FILE"] = str(check_password_file(password_file))
     # read from the folder that people stand in, its settings would win over nothing but those we leave open
     command = dashboard_command(address=address, port=port, browser=browser)
+    return _wait_for(subprocess.Popen(command, env=environment))
+
+
+def _wait_for(server: subprocess.Popen[bytes]) -> int:
+    """The server's exit code; whoever ends this process ends the server with it."""
+
+    def end(*_: object) -> None:
+        server.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        return subprocess.run(command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
+        return server.wait()
+    except KeyboardInterrupt:  # the server heard it too: wait until it has left its port
+        server.wait()
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_local(address: str) -> bool:
