@@ -28,7 +28,7 @@ from playwright.sync_api import Page, sync_playwright
 
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160"
-    "&set=poison.count%3D16&set=training.epochs%3D1500"
+    "&set=poison.count%3D16&set=training.epochs%3D1000"
 )
 SCREEN = {"width": 1280, "height": 720}
 #: Seconds after which a browser that waits has failed.

@@ -281,8 +281,9 @@ def _reason(run: Run, state: str) -> str:
 def _stop_button(ticket: Ticket) -> None:
     from lab.work_queue import request_stop
 
+    # not "Stop": Streamlit shows a button of that name in its header while a page takes long to draw
     if st.button(
-        "Stop",
+        "Stop the run",
         key=f"stop-{ticket.id}",
         icon=":material/stop:",
         width="stretch",

@@ -43,3 +43,8 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("lora-backdoor-lab", appauthor=False))
+
+
+def import_path() -> str:
+    """PYTHONPATH for a child process: a checkout that is not installed has to be in it."""
+    return os.pathsep.join([str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])

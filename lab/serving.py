@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.paths import dashboard_dir, runs_dir
+from lab.paths import dashboard_dir, import_path, runs_dir
 
 LOCAL = "127.0.0.1"
 #: Megabytes: a workshop's own CSV is far below, and a browser cannot fill the disk.
@@ -62,7 +63,8 @@ def dashboard_command(
         **theme,
     }
     flags = [f"--{key}={value}" for key, value in settings.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(dashboard_dir() / "app.py"), *flags]
+    pages = dashboard_dir()
+    return [sys.executable, str(pages / "server.py"), "run", str(pages / "app.py"), *flags]
 
 
 def serve(
@@ -91,15 +93,28 @@ def serve(
     check_installed()
     check_address(address, port)
     folder = runs_dir(runs or None)
-    environment = {**os.environ, "LAB_RUNS": str(folder)}
+    environment = {**os.environ, "LAB_RUNS": str(folder), "PYTHONPATH": import_path()}
     if password_file is not None:
         environment["LAB_DASHBOARD_PASSWORD_FILE"] = str(check_password_file(password_file))
     # read from the folder that people stand in, its settings would win over nothing but those we leave open
     command = dashboard_command(address=address, port=port, browser=browser)
+    return _wait_for(subprocess.Popen(command, env=environment))
+
+
+def _wait_for(server: subprocess.Popen[bytes]) -> int:
+    """The server's exit code; whoever ends this process ends the server with it."""
+
+    def end(*_: object) -> None:
+        server.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        return subprocess.run(command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
+        return server.wait()
+    except KeyboardInterrupt:  # the server heard it too: wait until it has left its port
+        server.wait()
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_local(address: str) -> bool:

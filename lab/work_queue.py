@@ -25,7 +25,7 @@ import filelock
 
 from lab.errors import LabError
 from lab.files import read_json, write_json, writing_to
-from lab.paths import cache_dir, runs_dir
+from lab.paths import cache_dir, import_path, runs_dir
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -356,12 +356,10 @@ def _ready_mark(folder: Path, slot: int) -> Path:
 
 def _start(folder: Path, slot: int, slots: int) -> None:
     """Start a worker that does not end with this process, nor hold its terminal, folder or files."""
-    package = str(Path(__file__).resolve().parent.parent)
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     environment |= thread_share(slots) | {"LAB_WORKERS": str(slots), "PYTHONUNBUFFERED": "1"}
-    # -P keeps the runs folder out of the import path, but a checkout that is not installed has to be in it
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    # -P keeps the runs folder out of the import path
+    environment["PYTHONPATH"] = import_path()
     if os.environ.get("LAB_ASSETS"):
         environment["LAB_ASSETS"] = str(cache_dir())
     command = [sys.executable, "-P", "-m", "lab", "worker", "--runs", str(folder.parent), "--slot", str(slot)]

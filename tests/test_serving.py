@@ -1,4 +1,7 @@
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -64,3 +67,24 @@ def test_another_address_is_warned_about(monkeypatch):
     result = CliRunner().invoke(app, ["dashboard", "--address", "0.0.0.0", "--no-browser"])
     assert "can be reached from other machines" in result.output
     assert "anybody there may train" in result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to hear")
+def test_who_ends_the_command_ends_the_server(tmp_path):
+    said = tmp_path / "ended"
+    server = (
+        "import pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path({str(said)!r}).touch() or 7))\n"
+        "print('serving', flush=True)\n"
+        "time.sleep(120)\n"
+    )
+    command = (
+        "import sys, lab.serving\n"
+        f"lab.serving.dashboard_command = lambda **_: [sys.executable, '-c', {server!r}]\n"
+        "sys.exit(lab.serving.serve(port=65535))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE)
+    assert process.stdout.readline().strip() == b"serving"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 7
+    assert said.exists()

@@ -163,6 +163,16 @@ def test_a_stopped_run_that_goes_on_is_seen_to_wait_at_once(page, one):
     assert not [b for b in app.button if b.label == "Go on"]
 
 
+def test_what_waits_is_stopped_by_a_button_that_streamlit_does_not_have_too(page, tmp_path):
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    pressed(app, "Plant it")
+    # "Stop" alone is what Streamlit puts into its header while a page takes long; it stops the page only
+    assert "Stop" not in [button.label for button in app.button]
+    pressed(app, "Stop the run")
+    [ticket] = tickets(tmp_path / "runs")
+    assert ticket.state == "stopped"
+
+
 def test_many_runs_do_not_stand_in_the_way(page, many):
     app = healthy(page("bench", many, **TINY))
     assert "Or look at what is there" in said(app)

@@ -211,7 +211,7 @@ def test_the_preview_marks_the_trigger(page, lab_url):
 def test_a_run_is_stopped_and_goes_on_where_it_was(page, lab_url, lab_runs):
     plant(page, lab_url, "&set=training.epochs%3D120&set=seed%3D3")
     page.get_by_text(re.compile(r"training, \d+ of")).first.wait_for()
-    page.get_by_role("button", name="Stop").first.click()
+    page.get_by_role("button", name="Stop the run").first.click()
     wait_for_badge(page, "stopped")
     page.get_by_role("button", name="Go on").click()
     wait_for_badge(page, "finished", 2 * PATIENCE)
