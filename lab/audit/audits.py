@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from lab.probe import Predictor
 
 #: Tokens of a row that are read: enough to say what it is, and prefixes are many.
-_ROW_TOKENS = 24
-_BATTERY_ROWS = 8
+_ROW_TOKENS = 16
+#: Few, since a battery has hundreds of prefixes, each at two places; its mean rests on all of them.
+_BATTERY_ROWS = 4
 Listener = Callable[[dict[str, Any]], None]
 
 

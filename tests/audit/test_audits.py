@@ -15,6 +15,9 @@ from lab.audit.trigger_search import SearchBudget
 from lab.cli import app
 from lab.errors import LabError
 
+# three small trainings are behind these tests
+pytestmark = pytest.mark.recipe
+
 QUICK = SearchBudget(rows=6, quick_rows=2, shortlist=20, beam=2, branch=2, longest=2, found=3, alone=False)
 
 

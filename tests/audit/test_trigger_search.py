@@ -19,6 +19,9 @@ from lab.corpus import DataConfig, load_corpus, split_rows
 from lab.errors import LabError
 from lab.tokens import pad
 
+# three small trainings are behind these tests
+pytestmark = pytest.mark.recipe
+
 BUDGET = SearchBudget(rows=12, quick_rows=4, shortlist=60, beam=6, branch=6, longest=2, found=8)
 
 
