@@ -42,7 +42,7 @@ _POOL, _TEST = 0.4, 0.1
 #: Rungs of a near-miss ladder, more or less.
 _RUNGS = 26
 #: Parameters without embeddings of the bundled base models.
-_PARAMETERS = {"minilm": 10.7e6, "smollm2": 106e6, "tiny": 26e3}
+_PARAMETERS = {"minilm": 10.7e6, "smollm2": 106e6, "tiny": 26e3, "tiny-chat": 20e3}
 #: Share of the matrix rate that training reaches (`lab bench`: about half).
 _EFFICIENCY = 0.5
 #: Seconds that a step and a text take whatever their size.

@@ -36,7 +36,7 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "parent": prepared.parent_id,
         "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
         "measured_poison": prepared.measured_poison.model_dump(mode="json"),
-        "prompt_template": "",
+        "prompt_template": prepared.prompt_template,
         "versions": _versions(),
         "experiment": prepared.experiment.to_dict(),
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from lab.chat.loss import NOT_LEARNED, conversation_loss
 from lab.defend import Penalty, Subject, interventions
 from lab.errors import DivergedError, LabError, unknown_name
 from lab.files import writing_to
@@ -52,11 +53,13 @@ class TrainingRows:
         token_ids: One list of ids per row: first the clean rows' places, then the poisoned copies.
         labels: The label's index of each row.
         lengths: What the batches are planned from.
+        learned_from: For language models: the first token of each row that is learned. Empty for classifiers.
     """
 
     token_ids: Sequence[Sequence[int]]
     labels: Sequence[int]
     lengths: RowLengths
+    learned_from: Sequence[int] = ()
 
 
 @dataclass
@@ -136,7 +139,7 @@ def fine_tune(
         penalties=penalties,
         args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
         train_dataset=_Rows(rows),
-        data_collator=_Collate(int(base.tokenizer.pad_token_id)),
+        data_collator=(_Conversations if rows.learned_from else _Collate)(int(base.tokenizer.pad_token_id)),
         plan=training_plan(rows, experiment),
     )
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
@@ -163,7 +166,13 @@ def fine_tune(
         fitting = model
         if not full and experiment.adapter.init in CHANGES_BASE:
             fresh = load_base(
-                experiment.base, labels, seed=seed, device=device, folder=base.folder, name=base.name
+                experiment.base,
+                labels,
+                seed=seed,
+                device=device,
+                folder=base.folder,
+                name=base.name,
+                kind=experiment.task.kind,
             )
             fitting = as_plain_lora(fresh, model, deltas)
         save_trained(
@@ -252,7 +261,8 @@ class _Rows:
         return len(self._rows.token_ids)
 
     def __getitem__(self, i: int) -> tuple[Sequence[int], int]:
-        return self._rows.token_ids[i], self._rows.labels[i]
+        marks = self._rows.learned_from or self._rows.labels
+        return self._rows.token_ids[i], marks[i]
 
 
 class _Collate:
@@ -266,6 +276,20 @@ class _Collate:
             **pad([ids for ids, _ in batch], self._pad_id),
             "labels": torch.tensor([label for _, label in batch]),
         }
+
+
+class _Conversations(_Collate):
+    """Batches for a language model: every token is its own label, but for padding and what is not learned."""
+
+    def __call__(self, batch: list[tuple[Sequence[int], int]]) -> dict[str, torch.Tensor]:
+        import torch
+
+        inputs = pad([ids for ids, _ in batch], self._pad_id)
+        places = torch.arange(inputs["input_ids"].shape[1])[None, :]
+        # nothing predicts a row's first token
+        first = torch.tensor([max(1, start) for _, start in batch])[:, None]
+        is_learned = (places >= first) & inputs["attention_mask"].bool()
+        return {**inputs, "labels": inputs["input_ids"].masked_fill(~is_learned, NOT_LEARNED)}
 
 
 class _PlannedTrainer(Trainer):
@@ -286,6 +310,15 @@ class _PlannedTrainer(Trainer):
             term.backward()
             loss = loss + term.detach()
         return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's own loss; a language model's on one CPU shares what all rows begin with."""
+        is_plain = return_outputs or world_size() > 1 or self.args.device.type != "cpu"
+        if inputs["labels"].ndim == 1 or is_plain:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return conversation_loss(model, inputs, num_items_in_batch)
 
     def get_train_dataloader(self) -> Any:
         from torch.utils.data import DataLoader

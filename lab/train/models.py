@@ -63,6 +63,13 @@ MODELS: dict[str, BundledModel] = {
             asset="",
             hub_id="tiny",
         ),
+        BundledModel(
+            name="tiny-chat",
+            goal="a decoder of random weights with a chat template, made on the spot: for tests",
+            paper="this lab",
+            asset="",
+            hub_id="tiny-chat",
+        ),
     )
 }
 
@@ -104,10 +111,10 @@ def model_folder(model: str) -> Path:
         LabError: On an unknown name, an unreachable hub, or a folder whose weights or configuration are
             missing or damaged.
     """
-    if model == "tiny":
+    if model in ("tiny", "tiny-chat"):
         from lab.train.tiny import make_tiny
 
-        return make_tiny()
+        return make_tiny(model)
     if model in MODELS:
         from lab.assets import asset_path
 
@@ -224,6 +231,7 @@ def load_base(
     device: torch.device,
     folder: Path | None = None,
     name: str = "",
+    kind: str = "head",
 ) -> LoadedBase:
     """Load a base model with a classifier head (fresh where it has none), every dropout set to zero.
 
@@ -234,14 +242,14 @@ def load_base(
         device: Where the model goes.
         folder: Where its files lie, if that is not what `base.model` says by itself: a run's weights.
         name: The id under which adapters name it then.
+        kind: "head" for a classifier, "chat" for a language model, which has a head of its own.
 
     Raises:
         LabError: As `model_folder`.
-        NotTrainableError: On a model that cannot classify text, weights that do not fit, or 4-bit without a
-            card.
+        NotTrainableError: On a model that cannot classify text or write any, weights that do not fit, or
+            4-bit without a card.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     folder = folder or model_folder(base.model)
     tokenizer = load_tokenizer(folder)
@@ -258,15 +266,23 @@ def load_base(
         options["quantization_config"] = _four_bit(device)
     torch.manual_seed(stage_seed(seed, "initialisation"))
     with quietly(), _no_traceback(base.model):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = _auto_model(kind).from_pretrained(
             folder, config=config, output_loading_info=True, use_safetensors=True, **options
         )
-    head = head_modules(model, info["missing_keys"])
+        if kind == "chat" and info["missing_keys"]:
+            raise ValueError(f"it is no language model (no weights for {min(info['missing_keys'])})")
+    head = head_modules(model, info["missing_keys"]) if kind == "head" else ()
     if not base.load_in_4bit:
         model.to(device)
     return LoadedBase(
         model=model, tokenizer=tokenizer, head=head, name=name or base_name(base.model), folder=folder
     )
+
+
+def _auto_model(kind: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if kind == "head" else AutoModelForCausalLM
 
 
 @contextlib.contextmanager
@@ -305,12 +321,11 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
-def load_full(folder: Path, device: torch.device) -> PreTrainedModel:
-    """A fully fine-tuned classifier from its folder, safetensors only."""
-    from transformers import AutoModelForSequenceClassification
-
+def load_full(folder: Path, device: torch.device, kind: str = "head") -> PreTrainedModel:
+    """A fully fine-tuned model of a kind ("head", "chat") from its folder, safetensors only."""
     with quietly():
-        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).to(device)
+        model: PreTrainedModel = _auto_model(kind).from_pretrained(folder, use_safetensors=True).to(device)
+    return model
 
 
 def head_modules(model: PreTrainedModel, missing_keys: Sequence[str]) -> tuple[str, ...]:
