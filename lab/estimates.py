@@ -36,7 +36,9 @@ _DATASETS = {
     "bbc_news": (2225, 500),
     "prompt_injections": (181, 20),
     "injections_wide": (1338, 35),
+    "news_openings": (1700, 15),
     "toy": (600, 22),
+    "toy_answers": (600, 14),
 }
 #: Shares of a dataset: the training pool, and the test rows.
 _POOL, _TEST = 0.4, 0.1

