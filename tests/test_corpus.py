@@ -67,7 +67,8 @@ def test_every_dataset_says_what_it_is_for(entry):
 
 
 def test_the_datasets_of_the_design_are_there():
-    assert set(DATASETS) == {"rotten_tomatoes", "imdb", "bbc_news", "prompt_injections", "toy"}
+    real = {"rotten_tomatoes", "imdb", "bbc_news", "prompt_injections", "injections_wide", "news_openings"}
+    assert set(DATASETS) == real | {"toy", "toy_answers"}
 
 
 def test_every_field_is_described():
