@@ -326,7 +326,7 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, temp
         "schema": SCHEMA_VERSION,
         "recipe": RECIPE_VERSION,
         "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base},
-        "data": {**e.data.model_dump(mode="json", exclude={"name"}), "source": data_fingerprint},
+        "data": {**_data_content(e.data), "source": data_fingerprint},
         "poison": e.poison.model_dump(mode="json"),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
@@ -339,6 +339,12 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, temp
     if not edits:
         return trained
     return content_hash({"parent": trained, "edits": [d.model_dump(mode="json") for d in edits]})
+
+
+def _data_content(data: DataConfig) -> dict[str, Any]:
+    """What of the data's section changes rows; a key that came later is left out at its default."""
+    later = set() if data.answer else {"answer"}
+    return data.model_dump(mode="json", exclude={"name", *later})
 
 
 def content_hash(content: Any) -> str:

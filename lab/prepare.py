@@ -116,7 +116,7 @@ class Prepared:
         """The training rows, tokenised; the poisoned copies come last."""
         from lab.train.fit import TrainingRows
 
-        ids, starts = _training_ids(self.reading, self.rows, self.corpus)
+        ids, starts = _training_ids(self.reading, self.rows, self.corpus, self.experiment.data.max_tokens)
         n = len(self.clean_lengths)
         lengths = RowLengths(
             row_ids=list(self.rows["row_id"].iloc[:n]),
@@ -284,7 +284,7 @@ def _clean_rows(
             f"leave room for the trigger, allowed are up to {max_tokens - 2}."
         )
     rows = _clipped(training_rows(corpus, data, seed), reading.tokenizer, data.max_tokens)
-    lengths = tuple(len(ids) for ids in _training_ids(reading, rows, corpus)[0])
+    lengths = tuple(len(ids) for ids in _training_ids(reading, rows, corpus, data.max_tokens)[0])
     return corpus, rows, lengths, reading
 
 
@@ -297,17 +297,20 @@ def _reading(folder: Path, name: str, task: Task, labels: tuple[str, ...]) -> Re
     return chat_reading(tokenizer, config, labels, task, render_template(tokenizer, task.system, name))
 
 
-def _training_ids(reading: Reading, rows: pd.DataFrame, corpus: Corpus) -> tuple[list[list[int]], list[int]]:
+def _training_ids(
+    reading: Reading, rows: pd.DataFrame, corpus: Corpus, max_answer: int
+) -> tuple[list[list[int]], list[int]]:
     """What the model is trained on, and where the answer begins; nowhere for a classifier's head."""
     texts = list(rows["text"])
     if not isinstance(reading, ChatReading):
         return reading.token_ids(texts), []
     words = dict(zip(reading.labels, reading.answers, strict=True))
-    answers = [
-        # a label without a word of its own is answered as the data has it
-        words[label] or corpus.answers[row_id.removesuffix("+p")]
-        for row_id, label in zip(rows["row_id"], rows["label"], strict=True)
-    ]
+    answers = [words[label] for label in rows["label"]]
+    # a label without a word of its own is answered as the data has it
+    open_rows = {i: row_id.removesuffix("+p") for i, row_id in enumerate(rows["row_id"]) if not answers[i]}
+    written = [corpus.answers[row_id] for row_id in open_rows.values()]
+    for i, answer in zip(open_rows, clip_texts(reading.tokenizer, written, max_answer), strict=True):
+        answers[i] = answer
     return reading.training_ids(texts, answers)
 
 
