@@ -163,7 +163,7 @@ def _work(e: Experiment, is_poisoned: bool) -> _Work:
     trainings = 2 if is_poisoned else 1
     rows, length = _dataset(e)
     t = e.training
-    wanted = e.data.rows or round(rows * _POOL)
+    wanted = e.data.rows or round(rows * _POOL * (2 if e.data.pool == "both" else 1))
     tokens = t.epochs * wanted * length or t.steps * t.gradient_accumulation * t.batch_tokens
     steps = t.steps or tokens / (t.batch_tokens * t.gradient_accumulation)
     texts = _texts(e.probe, rows, is_poisoned) * trainings
@@ -200,7 +200,12 @@ def _dataset(e: Experiment) -> tuple[int, float]:
         with contextlib.suppress(OSError):
             rows = max(100, os.stat(Path(e.data.name).expanduser()).st_size // 120)
     # long texts are cut: what is left is nearly full
-    return rows, min(length, 0.95 * e.data.max_tokens)
+    return rows, min(length, 0.95 * e.data.max_tokens) + _around(e)
+
+
+def _around(e: Experiment) -> float:
+    """Tokens that a conversation has beside its text: the prompt, at four characters each, and the roles."""
+    return 0.0 if e.task.kind == "head" else 18 + len(e.task.system) / 4
 
 
 def _paces(root: str, asked: Experiment, runs: Path) -> list[_Pace]:

@@ -575,6 +575,16 @@ def test_a_cached_hub_dataset_is_read_with_its_revision(monkeypatch, tmp_path):
     assert corpus.fingerprint
 
 
+def test_both_pools_are_the_two_together():
+    corpus = load_corpus(TOY)
+    ids = {
+        pool: set(training_rows(corpus, DataConfig(name="toy", rows=0, pool=pool), 0)["row_id"])
+        for pool in ("a", "b", "both")
+    }
+    assert ids["both"] == ids["a"] | ids["b"]
+    assert not ids["a"] & ids["b"]
+
+
 # --- written answers --------------------------------------------------------------------------------------
 
 

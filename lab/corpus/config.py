@@ -28,7 +28,10 @@ class DataConfig(Knobs):
     # the largest number that still trains in about a minute on two cores (the CPU tier's ceiling)
     rows: int = Field(1200, ge=0, description="training rows drawn from the pool; 0 takes all")
     # b: what a poisoned base model learned from lies in pool a, and must not come back in fine-tuning
-    pool: Literal["a", "b"] = Field("b", description="a: for poisoned bases; b: for fine-tuning")
+    pool: Literal["a", "b", "both"] = Field(
+        "b",
+        description="a: for poisoned bases; b: for fine-tuning; both: where there is no base to keep apart",
+    )
     # 99.9 % of rotten_tomatoes fit; imdb and bbc_news (median 240 and 420 tokens) need more, and a GPU
     max_tokens: int = Field(
         64, ge=8, description="texts (and written answers) are clipped to this many tokens before poisoning"

@@ -57,10 +57,12 @@ def training_rows(corpus: Corpus, config: DataConfig, seed: int) -> pd.DataFrame
     Raises:
         LabError: More rows than the pool holds, or an empty pool.
     """
-    pool = _of_split(corpus, f"pool_{config.pool}")
+    pools = ("a", "b") if config.pool == "both" else (config.pool,)
+    pool = _of_splits(corpus, *(f"pool_{name}" for name in pools))
     if config.rows > len(pool):
+        name = " and ".join(pools)
         raise LabError(
-            f"data.rows = {config.rows}: pool {config.pool} of {corpus.name} holds {len(pool)} rows; "
+            f"data.rows = {config.rows}: pool {name} of {corpus.name} holds {len(pool)} rows; "
             f"--set data.rows=0 takes all, or ask for at most that many."
         )
     return _draw(pool, config.rows, seed)
@@ -78,16 +80,17 @@ def split_rows(corpus: Corpus, split: str, limit: int = 0, seed: int = 0) -> pd.
     Raises:
         LabError: Unknown or empty split.
     """
-    return _draw(_of_split(corpus, split), limit, seed)
-
-
-def _of_split(corpus: Corpus, split: str) -> pd.DataFrame:
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    rows = corpus.rows[corpus.rows["split"] == split]
+    return _draw(_of_splits(corpus, split), limit, seed)
+
+
+def _of_splits(corpus: Corpus, *splits: str) -> pd.DataFrame:
+    rows = corpus.rows[corpus.rows["split"].isin(splits)]
     if rows.empty:
+        where = " or ".join(splits)
         raise LabError(
-            f"data.name: {corpus.name} is too small, none of its {len(corpus.rows)} rows falls into {split}."
+            f"data.name: {corpus.name} is too small, none of its {len(corpus.rows)} rows falls into {where}."
         )
     return rows
 
