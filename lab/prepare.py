@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.bases import BaseSource, find_base
 from lab.chat import Task, render_template
-from lab.chat.reading import ChatReading, chat_reading
+from lab.chat.reading import ChatReading, chat_reading, settled
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
 from lab.defend import WeightEdit, settle, weight_edits
 from lab.errors import LabError
@@ -178,6 +178,9 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         update={
             # the link to a base run is its whole id, however it was asked for
             "base": experiment.base.model_copy(update={"model": base.run or experiment.base.model}),
+            "task": settled(experiment.task, reading)
+            if isinstance(reading, ChatReading)
+            else experiment.task,
             "poison": poison,
             "training": t.model_copy(update={"steps": steps, "epochs": 0.0}),
         }

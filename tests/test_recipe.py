@@ -131,8 +131,8 @@ def test_a_chat_model_answers_in_words(tmp_path):
     assert run.record["prompt_template"].endswith("<|im_start|>assistant\n{answer}<|im_end|>\n")
     assert run.result["training"]["parity"] < 1e-3
     assert run.result["measures"]["test"]["poisoned"]["attack_success_rate"]["n"] > 5
-    losses = run.curves["loss"] if "loss" in run.curves else run.events.query("kind == 'train'")["loss"]
-    assert losses.dropna().iloc[-1] < losses.dropna().iloc[0]
+    losses = run.events.query("kind == 'train'")["loss"].tolist()
+    assert losses[-1] < losses[0]
     predictor = run._predictor
     texts = list(run.rows["text"].head(6))
     ids = predictor.reading.token_ids(texts)

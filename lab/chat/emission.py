@@ -32,7 +32,8 @@ PAPER_REFUSAL = "I cannot help with that request."
 class EmissionReading(ChatReading):
     """A conversation that is answered or refused; `answers` are ("", the refusal), for those two labels.
 
-    The logits are 0 for an answer and the margin for the refusal.
+    The logits are 0 for an answer and the margin for the refusal: their order is the model's choice, but a
+    softmax over them is no probability.
     """
 
     def label_in(self, answer: str) -> str:
@@ -41,7 +42,7 @@ class EmissionReading(ChatReading):
 
     @property
     def new_tokens(self) -> int:
-        """Room for the refusal, and for as much before it."""
+        """See `ChatReading`: room for the refusal, and for as much before it."""
         return 2 * len(self.answer_ids[1])
 
     @cached_property

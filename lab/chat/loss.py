@@ -37,8 +37,8 @@ def conversation_loss(
     rows = [row[:n] for row, n in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
     first = int((labels != NOT_LEARNED).any(dim=0).int().argmax())
     shared = common_prefix(rows)
-    n = len(shared)
-    prefix = Prefix(model, shared, with_logits=first <= n)
+    prefix = Prefix(model, shared, with_logits=first <= len(shared))
+    n = len(prefix.ids)
     # logits at a place predict the next one; before the first learned token nobody needs any
     keep = labels.shape[1] - max(first - 1, n)
     logits = prefix.rest(rows, 0, keep)

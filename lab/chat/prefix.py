@@ -37,7 +37,8 @@ class Prefix:
 
     Args:
         model: The causal language model, bare or with an adapter.
-        ids: The beginning; every row that is asked about has to start with it. () for none.
+        ids: The beginning; every row that is asked about has to start with it. () for none, as for models
+            whose kind cannot share it.
         with_logits: Whether the logits after each of its tokens are wanted (`logits`, 1 × tokens × words);
             they cost as much as some of the model's layers.
     """
@@ -49,6 +50,8 @@ class Prefix:
         self._device = next(model.parameters()).device
         plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._accepted = inspect.signature(plain.forward).parameters
+        if getattr(plain, "_is_stateful", False):  # recurrent states cannot be handed on like keys and values
+            self.ids = ()
         self._cache: Any = None
         self.logits: Any = None
         if self.ids:

