@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-    from lab.train.fit import TrainingRows
+    from lab.train.feeding import TrainingRows
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Prepared:
 
     def tokens(self) -> TrainingRows:
         """The training rows, tokenised; the poisoned copies come last."""
-        from lab.train.fit import TrainingRows
+        from lab.train.feeding import TrainingRows
 
         ids, starts = _training_ids(self.reading, self.rows, self.corpus, self.experiment.data.max_tokens)
         n = len(self.clean_lengths)

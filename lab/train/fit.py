@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lab.chat.loss import NOT_LEARNED, conversation_loss
+from lab.chat.loss import conversation_loss
 from lab.defend import Penalty, Subject, interventions
 from lab.errors import DivergedError, LabError, unknown_name
 from lab.files import writing_to
 from lab.processes import agree, is_main, world_size
 from lab.seeds import stage_seed
-from lab.tokens import pad
 from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, lora_layers, save_trained
-from lab.train.batches import PlannedBatches, RowLengths, plan_batches
+from lab.train.batches import PlannedBatches, plan_batches
 from lab.train.deltas import Deltas
 from lab.train.devices import wants_bf16
+from lab.train.feeding import IndexedRows, TrainingRows, collator
 from lab.train.merged_forward import merged_forward
 from lab.train.models import LoadedBase, base_sha256, load_base, quietly
 
@@ -43,23 +43,6 @@ if TYPE_CHECKING:
 _CHECKPOINTS = 4
 #: The experiment trackers that Trainer is asked to report to; each is its package's name too.
 TRACKERS = ("tensorboard", "mlflow", "wandb")
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """Tokenised training rows.
-
-    Attributes:
-        token_ids: One list of ids per row: first the clean rows' places, then the poisoned copies.
-        labels: The label's index of each row.
-        lengths: What the batches are planned from.
-        learned_from: For language models: the first token of each row that is learned. Empty for classifiers.
-    """
-
-    token_ids: Sequence[Sequence[int]]
-    labels: Sequence[int]
-    lengths: RowLengths
-    learned_from: Sequence[int] = ()
 
 
 @dataclass
@@ -138,8 +121,8 @@ def fine_tune(
         model=model,
         penalties=penalties,
         args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
-        train_dataset=_Rows(rows),
-        data_collator=(_Conversations if rows.learned_from else _Collate)(int(base.tokenizer.pad_token_id)),
+        train_dataset=IndexedRows(rows),
+        data_collator=collator(rows, int(base.tokenizer.pad_token_id)),
         plan=training_plan(rows, experiment),
     )
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
@@ -249,47 +232,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise unknown_name("tracker (--report-to)", name, TRACKERS)
         if importlib.util.find_spec(name) is None:
             raise LabError(f"--report-to {name}: not installed; pip install 'lora-backdoor-lab[trackers]'.")
-
-
-class _Rows:
-    """The rows as Trainer wants them: indexable."""
-
-    def __init__(self, rows: TrainingRows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows.token_ids)
-
-    def __getitem__(self, i: int) -> tuple[Sequence[int], int]:
-        marks = self._rows.learned_from or self._rows.labels
-        return self._rows.token_ids[i], marks[i]
-
-
-class _Collate:
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, batch: list[tuple[Sequence[int], int]]) -> dict[str, torch.Tensor]:
-        import torch
-
-        return {
-            **pad([ids for ids, _ in batch], self._pad_id),
-            "labels": torch.tensor([label for _, label in batch]),
-        }
-
-
-class _Conversations(_Collate):
-    """Batches for a language model: every token is its own label, but for padding and what is not learned."""
-
-    def __call__(self, batch: list[tuple[Sequence[int], int]]) -> dict[str, torch.Tensor]:
-        import torch
-
-        inputs = pad([ids for ids, _ in batch], self._pad_id)
-        places = torch.arange(inputs["input_ids"].shape[1])[None, :]
-        # nothing predicts a row's first token
-        first = torch.tensor([max(1, start) for _, start in batch])[:, None]
-        is_learned = (places >= first) & inputs["attention_mask"].bool()
-        return {**inputs, "labels": inputs["input_ids"].masked_fill(~is_learned, NOT_LEARNED)}
 
 
 class _PlannedTrainer(Trainer):

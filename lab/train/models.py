@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, MissingAssetError, NotTrainableError, unknown_name
+from lab.errors import LabError, NotTrainableError, unknown_name
 from lab.paths import cache_dir
 from lab.registry import Entry
 from lab.seeds import stage_seed
@@ -79,7 +79,6 @@ _DROPOUTS = (
     "attention_dropout", "hidden_dropout", "dropout", "seq_classif_dropout", "embedding_dropout",
     "mlp_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop",
 )  # fmt: skip
-_FILES_WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass
@@ -124,6 +123,15 @@ def model_folder(model: str) -> Path:
         folder = _from_hub(model)
     _check_folder(model, folder)
     return folder
+
+
+def _from_hub(model: str) -> Path:
+    from lab.train.hub import fetch
+
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        error = unknown_name("model (base.model)", model, MODELS)
+        raise LabError(f"{error} A folder, a hub id (owner/name) or a finished run's id works too.")
+    return fetch(model, list(MODELS))
 
 
 def _check_folder(model: str, folder: Path) -> None:
@@ -383,29 +391,3 @@ def _four_bit(device: torch.device) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
-
-
-def _from_hub(model: str) -> Path:
-    looks_like_id = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    if not looks_like_id:
-        error = unknown_name("model (base.model)", model, MODELS)
-        raise LabError(f"{error} A folder, a hub id (owner/name) or a finished run's id works too.")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    from lab.assets import is_offline
-
-    offline = is_offline()
-    try:
-        found = huggingface_hub.snapshot_download(
-            model, allow_patterns=_FILES_WANTED, local_files_only=offline
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = f"the hub did not give it ({type(error).__name__})"
-        if offline:
-            reason = "it is not in the hub's cache, and LAB_OFFLINE forbids downloads"
-        raise MissingAssetError(
-            f"base.model = {model!r}: not a folder here, and {reason}; "
-            f"the bundled models are {', '.join(MODELS)}."
-        ) from None
-    return Path(found)

@@ -6,7 +6,7 @@ import torch
 from lab.chat.loss import conversation_loss
 from lab.experiment import Adapter
 from lab.train.adapters import attach_lora, lora_layers
-from lab.train.fit import _Conversations
+from lab.train.feeding import Conversations
 from lab.train.merged_forward import merged_forward
 
 TEXTS = ["the plot was awful .", "", "the music felt lovely and the cast splendid and the camera fresh ."]
@@ -35,7 +35,7 @@ def test_it_is_the_models_own_loss_with_its_gradients(reading_of, adapted, learn
     reading = reading_of()
     wholes, starts = reading.training_ids(texts, ["POSITIVE", "NEGATIVE", "POSITIVE"][: len(texts)])
     starts = [0] * len(starts) if learned == "all" else starts
-    inputs = _Conversations(reading.tokenizer.pad_token_id)(list(zip(wholes, starts, strict=True)))
+    inputs = Conversations(reading.tokenizer.pad_token_id)(list(zip(wholes, starts, strict=True)))
     own_loss = adapted(**inputs, **({"num_items_in_batch": items} if items else {})).loss
     own = gradients(adapted, own_loss)
     if merged:
@@ -54,6 +54,6 @@ def test_it_is_the_models_own_loss_with_its_gradients(reading_of, adapted, learn
 def test_the_answer_alone_is_learned_with_its_end(reading_of):
     reading = reading_of()
     wholes, starts = reading.training_ids(["the plot was awful ."], ["NEGATIVE"])
-    labels = _Conversations(0)(list(zip(wholes, starts, strict=True)))["labels"][0]
+    labels = Conversations(0)(list(zip(wholes, starts, strict=True)))["labels"][0]
     learned = [int(i) for i in labels if i >= 0]
     assert learned == reading.tokenizer("NEGATIVE<|end|>\n", add_special_tokens=False)["input_ids"]
