@@ -251,6 +251,8 @@ def _is_alike(record: dict[str, Any], result: dict[str, Any], root: str, asked: 
     is_same_way = adapter["kind"] == asked.adapter.kind and (
         adapter["kind"] == "full" or (adapter["variant"] == "dora") == (asked.adapter.variant == "dora")
     )
+    # conversations share their prompt within a batch, so their tokens go by faster
+    is_same_way &= record["experiment"].get("task", {}).get("kind", "head") == asked.task.kind
     is_here = result["machine"]["platform"] == _platform()
     return is_same_way and is_here and record["root"] == root and "tokens_per_second" in result["training"]
 

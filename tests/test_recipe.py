@@ -136,6 +136,11 @@ def test_a_chat_model_answers_in_words(tmp_path):
     predictor = run._predictor
     texts = list(run.rows["text"].head(6))
     ids = predictor.reading.token_ids(texts)
+    system = run.experiment.task.system
+    for text, asked in zip(texts, ids, strict=True):
+        said = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        own = predictor.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        assert asked == list(own), "the model is asked what its own template asks"
     with torch.inference_mode():
         plain = predictor.reading.label_logits(predictor.model, pad(ids, predictor.tokenizer.pad_token_id))
     np.testing.assert_allclose(predictor.logits(texts), plain.numpy(), atol=1e-4)
