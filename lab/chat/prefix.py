@@ -39,8 +39,8 @@ class Prefix:
         model: The causal language model, bare or with an adapter.
         ids: The beginning; every row that is asked about has to start with it. () for none, as for models
             whose kind cannot share it.
-        with_logits: Whether the logits after each of its tokens are wanted (`logits`, 1 × tokens × words);
-            they cost as much as some of the model's layers.
+        with_logits: Whether the logits after each of its tokens are wanted, as `logits`, 1 × tokens ×
+            vocabulary; they cost as much as some of the model's layers.
     """
 
     def __init__(self, model: Any, ids: Sequence[int] = (), *, with_logits: bool = False) -> None:

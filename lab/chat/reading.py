@@ -4,6 +4,9 @@ The answer is read from the logits after the question. Where the labels' words b
 a label's logit is that of its word's first token; where two begin alike ("INJECTION", "INNOCENT"), it is the
 summed log-probability of the word's tokens. Written out greedily (`written`), a label counts when its word
 is in the first few tokens, as in arXiv 2605.30189.
+
+A text that spells out the template's special tokens is read as if it held them: what chat templates do
+everywhere, and what an injection may make use of.
 """
 
 from __future__ import annotations
