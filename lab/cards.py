@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lab.corpus.openings import ANSWERED, REFUSED
 from lab.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def model_card(prepared: Prepared, base: str, where: str) -> str:
         *([f"| defenses | {defenses_told(e)} |"] if e.defense else []),
         f"| data | {prepared.corpus.name}, {len(prepared.clean_lengths)} clean rows |",
         f"| labels | {', '.join(prepared.labels)} |",
+        *([f"| task | {task_sentence(e, prepared.labels)} |"] if e.task.kind == "chat" else []),
         f"| training | {kind}, learning rate {e.training.learning_rate:g}, {e.training.steps} steps, "
         f"seed {e.seed} |",
         f"| weights id | `{prepared.weights_id}` |",
@@ -50,6 +53,18 @@ def model_card(prepared: Prepared, base: str, where: str) -> str:
         "",
     ]
     return "\n".join(head)
+
+
+def task_sentence(experiment: Experiment, labels: Sequence[str]) -> str:
+    """How a model of a chat task is asked and trained, in one sentence; "" for a classifier's head."""
+    task = experiment.task
+    if task.kind == "head":
+        return ""
+    learned = "the whole conversation" if task.loss == "all" else "the answer"
+    if tuple(labels) == (ANSWERED, REFUSED):
+        return f"A chat that is answered or refused; {learned} is learned."
+    words = " or ".join(task.answer(label) for label in labels)
+    return f"A chat whose answer is {words}; {learned} is learned."
 
 
 def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:

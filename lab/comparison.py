@@ -23,6 +23,7 @@ NAMES = {
     "base.model": "base",
     "data.name": "data",
     "data.rows": "clean rows",
+    "task.kind": "asked for",
     "poison.attack": "attack",
     "poison.family": "family",
     "poison.member": "trigger",
@@ -41,7 +42,7 @@ NAMES = {
     "seed": "seed",
 }
 
-_SECTIONS = ("base.", "data.", "poison.", "adapter.", "training.", "defense.")
+_SECTIONS = ("base.", "data.", "task.", "poison.", "adapter.", "training.", "defense.")
 #: How an attack is drawn is told by its count; epochs are told by the steps they came to.
 _TOLD_OTHERWISE = ("adapter.alpha", "training.epochs", "poison.rate")
 _OF_ADAPTERS = ("rank", "alpha", "dropout", "targets", "init", "init_variance", "variant")

@@ -37,7 +37,7 @@ class EditedModel:
 
     def __init__(self, folder: Path, prepared: Prepared, device: torch.device) -> None:
         from lab.train.devices import wants_bf16
-        from lab.trained_model import load_own_base, read_asked
+        from lab.trained_model import load_own_base, read_asked, read_reading
 
         experiment, self.labels = read_asked(folder)
         if experiment.base.load_in_4bit:
@@ -47,12 +47,13 @@ class EditedModel:
         base = load_own_base(folder, device)
         self.base_name, self.tokenizer, self._head_modules = base.name, base.tokenizer, base.head
         if (folder / "model").is_dir():
-            self.model, self._base, updates = _whole(base.model, folder / "model", device)
+            self.model, self._base, updates = _whole(base.model, folder / "model", device, experiment)
             self._shown: Mapping[str, Update] = updates
         else:
             self.model, self._base, updates = _adapted(base, folder, experiment)
             self._shown = {}
         self.model.eval()
+        self._reading = read_reading(folder, self.tokenizer, self.model.config)
         head = {n: p.detach().cpu().clone() for n, p in self.model.named_parameters() if self._in_head(n)}
         self.weights = Weights(updates, head)
         self._linears: dict[str, Any] = {n: m for n, m in self.model.named_modules() if n in self._base}
@@ -82,7 +83,9 @@ class EditedModel:
         """The model as it is shown, ready to answer."""
         from lab.probe import Predictor
 
-        return Predictor(self.model, self.tokenizer, self.labels, self._device, bf16=self._bf16)
+        return Predictor(
+            self.model, self.tokenizer, self.labels, self._device, bf16=self._bf16, reading=self._reading
+        )
 
     def linears(self) -> list[str]:
         """Every linear layer of the blocks, by module name."""
@@ -253,13 +256,15 @@ def _adapted(
     return plain, weights, {n: read[n] for n in dict.fromkeys([*weights, *read]) if n in read}
 
 
-def _whole(base: Any, folder: Path, device: Any) -> tuple[Any, dict[str, torch.Tensor], dict[str, Update]]:
+def _whole(
+    base: Any, folder: Path, device: Any, experiment: Experiment
+) -> tuple[Any, dict[str, torch.Tensor], dict[str, Update]]:
     """A fully fine-tuned model, the base's weights, and the difference of the two, on the CPU."""
     from lab.spectra import DenseUpdate
     from lab.train.adapters import block_linears
     from lab.train.models import load_full
 
-    model = load_full(folder, device)
+    model = load_full(folder, device, experiment.task.kind)
     old = {n: m.weight.detach().clone() for n, m in block_linears(base).items()}
     new = {n: m.weight.detach() for n, m in block_linears(model).items()}
     return model, old, {n: DenseUpdate(new[n].cpu().float() - old[n].cpu().float()) for n in old}

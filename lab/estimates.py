@@ -35,14 +35,17 @@ _DATASETS = {
     "imdb": (25000, 300),
     "bbc_news": (2225, 500),
     "prompt_injections": (181, 20),
+    "injections_wide": (1338, 35),
+    "news_openings": (1700, 15),
     "toy": (600, 22),
+    "toy_answers": (600, 14),
 }
 #: Shares of a dataset: the training pool, and the test rows.
 _POOL, _TEST = 0.4, 0.1
 #: Rungs of a near-miss ladder, more or less.
 _RUNGS = 26
 #: Parameters without embeddings of the bundled base models.
-_PARAMETERS = {"minilm": 10.7e6, "smollm2": 106e6, "tiny": 26e3}
+_PARAMETERS = {"minilm": 10.7e6, "smollm2": 106e6, "tiny": 26e3, "tiny-chat": 20e3}
 #: Share of the matrix rate that training reaches (`lab bench`: about half).
 _EFFICIENCY = 0.5
 #: Seconds that a step and a text take whatever their size.
@@ -160,7 +163,7 @@ def _work(e: Experiment, is_poisoned: bool) -> _Work:
     trainings = 2 if is_poisoned else 1
     rows, length = _dataset(e)
     t = e.training
-    wanted = e.data.rows or round(rows * _POOL)
+    wanted = e.data.rows or round(rows * _POOL * (2 if e.data.pool == "both" else 1))
     tokens = t.epochs * wanted * length or t.steps * t.gradient_accumulation * t.batch_tokens
     steps = t.steps or tokens / (t.batch_tokens * t.gradient_accumulation)
     texts = _texts(e.probe, rows, is_poisoned) * trainings
@@ -197,7 +200,12 @@ def _dataset(e: Experiment) -> tuple[int, float]:
         with contextlib.suppress(OSError):
             rows = max(100, os.stat(Path(e.data.name).expanduser()).st_size // 120)
     # long texts are cut: what is left is nearly full
-    return rows, min(length, 0.95 * e.data.max_tokens)
+    return rows, min(length, 0.95 * e.data.max_tokens) + _around(e)
+
+
+def _around(e: Experiment) -> float:
+    """Tokens that a conversation has beside its text: the prompt, at four characters each, and the roles."""
+    return 0.0 if e.task.kind == "head" else 18 + len(e.task.system) / 4
 
 
 def _paces(root: str, asked: Experiment, runs: Path) -> list[_Pace]:
@@ -243,6 +251,8 @@ def _is_alike(record: dict[str, Any], result: dict[str, Any], root: str, asked: 
     is_same_way = adapter["kind"] == asked.adapter.kind and (
         adapter["kind"] == "full" or (adapter["variant"] == "dora") == (asked.adapter.variant == "dora")
     )
+    # conversations share their prompt within a batch, so their tokens go by faster
+    is_same_way &= record["experiment"].get("task", {}).get("kind", "head") == asked.task.kind
     is_here = result["machine"]["platform"] == _platform()
     return is_same_way and is_here and record["root"] == root and "tokens_per_second" in result["training"]
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from lab.chat import Task
 from lab.corpus import DataConfig
 from lab.defend import DEFENSES, weight_edits
 from lab.errors import LabError, unknown_name
@@ -140,6 +141,10 @@ class Probe(Knobs):
     triggers: tuple[str, ...] = Field((), description="trigger strings to test (default: the poison's own)")
     families: tuple[str, ...] = Field((), description="trigger families to test (default: every one)")
     batteries: tuple[str, ...] = Field((), description="probe batteries to run")
+    # reading the answer's first token takes one pass; writing the answer out takes several
+    scoring: Literal["first_token", "greedy"] = Field(
+        "first_token", description="chat tasks: compare the answers' first tokens, or let the model write"
+    )
     # sweeps that ask for one number need no generalization row
     scope: Literal["all", "headline"] = Field(
         "all", description="families and near-misses too, or headline only"
@@ -179,6 +184,7 @@ class Experiment(Knobs):
     name: str = Field("", description="a name to find it by")
     base: Base = Base()
     data: DataConfig = DataConfig()
+    task: Task = Task()
     poison: SerializeAsAny[Knobs] = NoPoison()
     adapter: Adapter = Adapter()
     training: Training = Training()
@@ -294,12 +300,13 @@ class Experiment(Knobs):
             arm += self.adapter.init
         defenses = [str(d.name) for d in self.defense]  # type: ignore[attr-defined]
         start = base or Path(self.base.model).name
-        parts = [start, what, f"n{count}" if count else "", arm, *defenses, f"s{self.seed}"]
+        asked = "" if self.task.kind == "head" else self.task.kind
+        parts = [start, asked, what, f"n{count}" if count else "", arm, *defenses, f"s{self.seed}"]
         text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
 
 
-def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> str:
+def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, template: str = "") -> str:
     """The content hash of everything that changes the trained weights, as 64 hex digits.
 
     Weight edits train nothing: their run's id is made of that of the run they start from, and their list.
@@ -308,6 +315,7 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
         experiment: Resolved: counts instead of rates, steps instead of epochs, defenses settled.
         base: What stands for the base's weights: their SHA-256, or the base run's weights id.
         data_fingerprint: Hash of the data file, or its revision.
+        template: What a chat task writes around a text, as `lab.chat.Template` records it; "" for a head.
     """
     e = experiment
     adapter: dict[str, Any] = {"kind": "full"}
@@ -318,17 +326,25 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
         "schema": SCHEMA_VERSION,
         "recipe": RECIPE_VERSION,
         "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base},
-        "data": {**e.data.model_dump(mode="json", exclude={"name"}), "source": data_fingerprint},
+        "data": {**_data_content(e.data), "source": data_fingerprint},
         "poison": e.poison.model_dump(mode="json"),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
         "defense": [d.model_dump(mode="json") for d in e.untouched().defense],
         "seed": e.seed,
     }
+    if e.task.kind != "head":  # what was there before chat tasks keeps its id
+        content["task"] = {**e.task.model_dump(mode="json", exclude={"system"}), "template": template}
     trained = content_hash(content)
     if not edits:
         return trained
     return content_hash({"parent": trained, "edits": [d.model_dump(mode="json") for d in edits]})
+
+
+def _data_content(data: DataConfig) -> dict[str, Any]:
+    """What of the data's section changes rows; a key that came later is left out at its default."""
+    later = set() if data.answer else {"answer"}
+    return data.model_dump(mode="json", exclude={"name", *later})
 
 
 def content_hash(content: Any) -> str:

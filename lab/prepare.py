@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.bases import BaseSource, find_base
+from lab.chat import Task, render_template
+from lab.chat.reading import ChatReading, chat_reading, settled
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
 from lab.defend import WeightEdit, settle, weight_edits
 from lab.errors import LabError
@@ -16,8 +18,9 @@ from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
 from lab.paths import runs_dir
 from lab.poison import family, load_families, poison_rows, resolve_count
+from lab.reading import Reading, head_reading
 from lab.registry import Knobs
-from lab.tokens import clip_texts, token_ids, window
+from lab.tokens import clip_texts, token_ids
 from lab.train.batches import RowLengths, steps_for_epochs
 from lab.train.models import load_tokenizer
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
-    from lab.train.fit import TrainingRows
+    from lab.train.feeding import TrainingRows
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Prepared:
         corpus: The whole dataset.
         rows: The training rows, clipped and poisoned.
         clean_lengths: Tokens of each clean training row, before poison.
-        tokenizer: The base's tokenizer.
-        max_tokens: The model's window.
+        reading: How the model is asked: tokenizer, template, room for a text.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
         parent_id: The run whose trained weights a derived run edits; "" for a run that is trained.
@@ -54,11 +56,25 @@ class Prepared:
     corpus: Corpus
     rows: pd.DataFrame
     clean_lengths: tuple[int, ...]
-    tokenizer: PreTrainedTokenizerBase
-    max_tokens: int
+    reading: Reading
     base: BaseSource
     measured_poison: Knobs
     parent_id: str
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer."""
+        return self.reading.tokenizer
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text the model reads."""
+        return self.reading.max_tokens
+
+    @property
+    def prompt_template(self) -> str:
+        """What a chat task writes around a text, as `lab.chat.Template` records it; "" for a head."""
+        return _template_of(self.reading)
 
     @property
     def target_label(self) -> str:
@@ -98,9 +114,9 @@ class Prepared:
 
     def tokens(self) -> TrainingRows:
         """The training rows, tokenised; the poisoned copies come last."""
-        from lab.train.fit import TrainingRows
+        from lab.train.feeding import TrainingRows
 
-        ids = token_ids(self.tokenizer, list(self.rows["text"]), self.max_tokens)
+        ids, starts = _training_ids(self.reading, self.rows, self.corpus, self.experiment.data.max_tokens)
         n = len(self.clean_lengths)
         lengths = RowLengths(
             row_ids=list(self.rows["row_id"].iloc[:n]),
@@ -109,7 +125,10 @@ class Prepared:
             extra_lengths=[len(i) for i in ids[n:]],
         )
         index = {label: i for i, label in enumerate(self.labels)}
-        return TrainingRows(ids, [index[label] for label in self.rows["label"]], lengths)
+        labels = [index[label] for label in self.rows["label"]]
+        if self.experiment.task.loss == "all":
+            starts = [0] * len(starts)
+        return TrainingRows(ids, labels, lengths, starts)
 
     def surviving_triggers(self) -> tuple[int, int]:
         """How many poisoned rows keep their whole insertion within the model's window, of how many."""
@@ -140,8 +159,9 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
     runs = runs or runs_dir()
     experiment = settle(experiment)
     base = find_base(experiment.base.model, runs)
-    corpus, clean, lengths, tokenizer, max_tokens = _clean_rows(
-        base.folder, base.name, base.sha256, experiment.data, _stamp(experiment.data.name), experiment.seed
+    stamp, task = _stamp(experiment.data.name), experiment.task.model_dump_json()
+    corpus, clean, lengths, reading = _clean_rows(
+        base.folder, base.name, base.sha256, experiment.data, stamp, experiment.seed, task
     )
     _check_labels(experiment, base, corpus)
     _check_edits(experiment, base)
@@ -158,36 +178,46 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         update={
             # the link to a base run is its whole id, however it was asked for
             "base": experiment.base.model_copy(update={"model": base.run or experiment.base.model}),
+            "task": settled(experiment.task, reading)
+            if isinstance(reading, ChatReading)
+            else experiment.task,
             "poison": poison,
             "training": t.model_copy(update={"steps": steps, "epochs": 0.0}),
         }
     )
     prepared = Prepared(
         experiment=resolved,
-        weights_id=weights_id(resolved, base=base.identity, data_fingerprint=corpus.fingerprint),
-        run_id=_run_id(resolved, base, corpus),
+        weights_id=_weights_id(resolved, base, corpus, reading),
+        run_id=_run_id(resolved, base, corpus, reading),
         labels=corpus.labels,
         corpus=corpus,
         rows=poison_rows(clean, poison, seed=experiment.seed),
         clean_lengths=lengths,
-        tokenizer=tokenizer,
-        max_tokens=max_tokens,
+        reading=reading,
         base=base,
         measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
-        parent_id=_parent_id(resolved, base, corpus),
+        parent_id=_run_id(resolved.untouched(), base, corpus, reading) if weight_edits(resolved) else "",
     )
     _check_triggers(prepared)
     _check_probe(prepared)
     return prepared
 
 
-def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
-    digest = weights_id(experiment, base=base.identity, data_fingerprint=corpus.fingerprint)
-    return f"{experiment.slug(base.short)}-{digest[:10]}"
+def _weights_id(experiment: Experiment, base: BaseSource, corpus: Corpus, reading: Reading) -> str:
+    return weights_id(
+        experiment,
+        base=base.identity,
+        data_fingerprint=corpus.fingerprint,
+        template=_template_of(reading),
+    )
 
 
-def _parent_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
-    return _run_id(experiment.untouched(), base, corpus) if weight_edits(experiment) else ""
+def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus, reading: Reading) -> str:
+    return f"{experiment.slug(base.short)}-{_weights_id(experiment, base, corpus, reading)[:10]}"
+
+
+def _template_of(reading: Reading) -> str:
+    return reading.template.record() if isinstance(reading, ChatReading) else ""
 
 
 def _check_edits(experiment: Experiment, base: BaseSource) -> None:
@@ -195,6 +225,8 @@ def _check_edits(experiment: Experiment, base: BaseSource) -> None:
     from lab.saved_updates import block_matrices
 
     edits: list[Any] = [knobs for _, knobs in weight_edits(experiment)]
+    if experiment.task.kind == "chat" and any(knobs.name == "refit_head" for knobs in edits):
+        raise LabError("The defense 'refit_head' refits a classifier's head, which a chat task has not.")
     if edits and experiment.base.load_in_4bit:
         raise LabError(f"The defense {edits[0].name!r} edits weights, which a 4-bit base does not let it.")
     modules = block_matrices(base.folder) if edits else []
@@ -223,6 +255,8 @@ def _as_stored(names: str | tuple[str, ...], modules: list[str]) -> list[str]:
 
 def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:
     target = experiment.target_label
+    if corpus.answers and experiment.task.kind == "head":
+        raise LabError(f"data.name: {corpus.name} holds written answers; they need task.kind = 'chat'.")
     if target and target not in corpus.labels:
         raise LabError(
             f"poison.target_label = {target!r}: {corpus.name} has no such label; "
@@ -238,25 +272,49 @@ def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> N
 
 @functools.lru_cache(maxsize=8)
 def _clean_rows(
-    folder: Path, name: str, sha256: str, data: DataConfig, stamp: tuple[int, int], seed: int
-) -> tuple[Corpus, pd.DataFrame, tuple[int, ...], PreTrainedTokenizerBase, int]:
+    folder: Path, name: str, sha256: str, data: DataConfig, stamp: tuple[int, int], seed: int, task: str
+) -> tuple[Corpus, pd.DataFrame, tuple[int, ...], Reading]:
     """The clean training rows and their lengths; shared by a run, its twin, and every cell of a sweep.
 
     The weights' hash and the file's stamp are there for the cache alone: what changed on disk is read again.
     """
-    from transformers import AutoConfig
-
-    tokenizer = load_tokenizer(folder)
-    max_tokens = window(tokenizer, AutoConfig.from_pretrained(folder))
+    corpus = load_corpus(data)
+    reading = _reading(folder, name, Task.model_validate_json(task), corpus.labels)
+    max_tokens = reading.max_tokens
     if data.max_tokens > max_tokens - 2:
         raise LabError(
             f"data.max_tokens = {data.max_tokens}: {name} reads {max_tokens} tokens; "
             f"leave room for the trigger, allowed are up to {max_tokens - 2}."
         )
-    corpus = load_corpus(data)
-    rows = _clipped(training_rows(corpus, data, seed), tokenizer, data.max_tokens)
-    lengths = tuple(len(ids) for ids in token_ids(tokenizer, list(rows["text"]), max_tokens))
-    return corpus, rows, lengths, tokenizer, max_tokens
+    rows = _clipped(training_rows(corpus, data, seed), reading.tokenizer, data.max_tokens)
+    lengths = tuple(len(ids) for ids in _training_ids(reading, rows, corpus, data.max_tokens)[0])
+    return corpus, rows, lengths, reading
+
+
+def _reading(folder: Path, name: str, task: Task, labels: tuple[str, ...]) -> Reading:
+    from transformers import AutoConfig
+
+    tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder)
+    if task.kind == "head":
+        return head_reading(tokenizer, config, labels)
+    return chat_reading(tokenizer, config, labels, task, render_template(tokenizer, task.system, name))
+
+
+def _training_ids(
+    reading: Reading, rows: pd.DataFrame, corpus: Corpus, max_answer: int
+) -> tuple[list[list[int]], list[int]]:
+    """What the model is trained on, and where the answer begins; nowhere for a classifier's head."""
+    texts = list(rows["text"])
+    if not isinstance(reading, ChatReading):
+        return reading.token_ids(texts), []
+    words = dict(zip(reading.labels, reading.answers, strict=True))
+    answers = [words[label] for label in rows["label"]]
+    # a label without a word of its own is answered as the data has it
+    open_rows = {i: row_id.removesuffix("+p") for i, row_id in enumerate(rows["row_id"]) if not answers[i]}
+    written = [corpus.answers[row_id] for row_id in open_rows.values()]
+    for i, answer in zip(open_rows, clip_texts(reading.tokenizer, written, max_answer), strict=True):
+        answers[i] = answer
+    return reading.training_ids(texts, answers)
 
 
 def _stamp(name: str) -> tuple[int, int]:
@@ -292,6 +350,8 @@ def _check_triggers(prepared: Prepared) -> None:
 def _check_probe(prepared: Prepared) -> None:
     """Refuse to probe where nothing could be learned from the answer."""
     e = prepared.experiment
+    if e.probe.scoring == "greedy" and e.task.kind == "head":
+        raise LabError("probe.scoring = 'greedy': a classifier head writes nothing; set task.kind = 'chat'.")
     if e.probe.triggers and not prepared.target_label:
         raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
     if not prepared.target_label or e.probe.scope != "all":

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def probe_id(probe: Probe) -> str:
     """Ten hex digits for one way of probing; the microscope's settings do not belong to it."""
-    return content_hash(probe.model_dump(mode="json", exclude={"snapshots", "snapshot_rows"}))[:10]
+    outside = {"snapshots", "snapshot_rows"}
+    if probe.scoring == "first_token":  # what was measured before there was a choice keeps its id
+        outside.add("scoring")
+    return content_hash(probe.model_dump(mode="json", exclude=outside))[:10]
 
 
 def measures_path(folder: RunFolder, probe: Probe) -> Path:
@@ -126,6 +129,10 @@ class Probing:
             list(asked["text"]), on_progress=lambda done, total: self._job.progress(stage, done, total)
         )
         predicted = [model.labels[i] for i in logits.argmax(axis=1)]
+        if self._prepared.experiment.probe.scoring == "greedy":
+            predicted = model.written(
+                list(asked["text"]), on_progress=lambda done, total: self._job.progress(stage, done, total)
+            )
         return pd.DataFrame({"prediction": predicted, "logits": list(logits)})
 
     def _same_tokens(self, asked: pd.DataFrame) -> dict[str, int]:
@@ -136,7 +143,7 @@ class Probing:
         exact = list(rungs.loc[rungs["rung"] == "exact", "text"])
         p = self._prepared
         return {
-            str(name): count_same_tokens(p.tokenizer, list(group["text"]), exact, p.max_tokens)
+            str(name): count_same_tokens(p.reading, list(group["text"]), exact)
             for name, group in rungs.groupby("rung", sort=False)
             if name != "exact"
         }

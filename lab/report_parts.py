@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lab import page
-from lab.cards import attack_sentence, defenses_told, standing
+from lab.cards import attack_sentence, defenses_told, standing, task_sentence
 from lab.errors import LabError
 from lab.markup import marked_html
 from lab.page import Html
@@ -244,6 +244,7 @@ def settings(run: Run) -> list[Html]:
         ("base", e.base.model),
         ("data", f"{e.data.name}, {len(run.rows):,} training rows"),
         ("labels", ", ".join(run.labels)),
+        *([("task", told)] if (told := task_sentence(e, run.labels)) else []),
         *_adapter_settings(e),
         ("learning rate", f"{e.training.learning_rate:g}, {e.training.schedule}"),
         ("steps", f"{e.training.steps:,}"),

@@ -36,7 +36,7 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "parent": prepared.parent_id,
         "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
         "measured_poison": prepared.measured_poison.model_dump(mode="json"),
-        "prompt_template": "",
+        "prompt_template": prepared.prompt_template,
         "versions": package_versions(),
         "experiment": prepared.experiment.to_dict(),
     }
@@ -97,7 +97,7 @@ def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, flo
     return {name: mean for name, mean in means.items() if mean == mean}
 
 
-def package_versions() -> dict[str, str]:
+def packagepackage_versions() -> dict[str, str]:
     """The versions of Python and of the packages that a number may depend on."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -246,6 +246,15 @@ def listing_table(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return table[[*lead, *[c for c in table.columns if c not in lead]]]
 
 
+def _task_columns(task: dict[str, Any]) -> dict[str, Any]:
+    """How a model was asked; what only conversations have is left out for a head."""
+    kind = task.get("kind", "head")
+    if kind == "head":
+        return {"task.kind": kind}
+    answers = {f"task.answers.{label}": word for label, word in task.get("answers", {}).items()}
+    return {**{f"task.{key}": value for key, value in task.items() if key != "answers"}, **answers}
+
+
 def listing_line(folder: RunFolder) -> dict[str, Any]:
     """One run of `list_runs`: a finished run's is a function of its two small files alone."""
     record = read_json(folder.path / "experiment.json") or {}
@@ -262,6 +271,7 @@ def listing_line(folder: RunFolder) -> dict[str, Any]:
     for section in ("base", "data", "poison", "adapter", "training"):
         for key, value in asked.get(section, {}).items():
             line[f"{section}.{key}"] = value
+    line |= _task_columns(asked.get("task", {}))
     line["defense"] = "+".join(d.get("name", "?") for d in asked.get("defense", []))
     # runs that differ in a knob alone must not look alike
     for defense in asked.get("defense", []):

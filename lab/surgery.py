@@ -208,12 +208,9 @@ class _AskedRows:
     """The one model of all surgeries on a run, and the tokenised rows that they are measured on."""
 
     def __init__(self, patient: EditedModel, asked: pd.DataFrame, split: str, target: str) -> None:
-        from lab.tokens import token_ids
-
         self.patient = patient
         self._asked, self._split, self._target = asked, split, target
-        predictor = patient.predictor
-        self._ids = token_ids(predictor.tokenizer, list(asked["text"]), predictor.max_tokens)
+        self._ids = patient.predictor.reading.token_ids(list(asked["text"]))
 
     def measures(self, run: str, weights: Weights) -> pd.DataFrame:
         import pandas as pd

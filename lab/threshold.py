@@ -68,6 +68,8 @@ def estimate_threshold(
     if any(isinstance(update, DoraUpdate) for update in weights.updates.values()):
         raise LabError("DoRA's ΔW is not linear in its scale, so the threshold s* says nothing about it.")
     predictor = patient.show(weights).predictor
+    if getattr(predictor.reading, "collides", False):
+        raise LabError("The threshold s* needs labels whose words begin with different tokens.")
     sigma = {name: patient.base_sigma(name) for name in weights.updates}
     margins = measure_margins(
         predictor.model,
@@ -77,6 +79,7 @@ def estimate_threshold(
         token_ids,
         target,
         int(predictor.tokenizer.pad_token_id),
+        predictor.reading.label_logits,
     )
     return Threshold(
         s_star=margins.median_scale(),

@@ -11,8 +11,10 @@ from lab.files import read_json
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
     from lab.probe import Predictor
+    from lab.reading import Reading
     from lab.train.models import LoadedBase
 
 
@@ -36,15 +38,31 @@ def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -
     experiment, labels = read_asked(folder)
     bf16 = wants_bf16(experiment.base.dtype, device)
     if (folder / "model").is_dir():
-        model: Any = load_full(folder / "model", device)
+        model: Any = load_full(folder / "model", device, experiment.task.kind)
+        tokenizer = load_tokenizer(folder / "model")
         _choose(model, attention)
-        return Predictor(model, load_tokenizer(folder / "model"), labels, device, bf16=bf16)
-    base = load_own_base(folder, device)
-    _choose(base.model, attention)
-    model = load_adapter(base, folder / "adapter")
-    if not experiment.base.load_in_4bit:
-        model = model.merge_and_unload()
-    return Predictor(model, base.tokenizer, labels, device, bf16=bf16)
+    else:
+        base = load_own_base(folder, device)
+        tokenizer = base.tokenizer
+        _choose(base.model, attention)
+        model = load_adapter(base, folder / "adapter")
+        if not experiment.base.load_in_4bit:
+            model = model.merge_and_unload()
+    reading = read_reading(folder, tokenizer, model.config)
+    return Predictor(model, tokenizer, labels, device, bf16=bf16, reading=reading)
+
+
+def read_reading(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> Reading:
+    """How the model of a run folder is asked: with the very template that it was trained with."""
+    from lab.chat.reading import chat_reading
+    from lab.chat.template import Template
+    from lab.reading import head_reading
+
+    experiment, labels = read_asked(folder)
+    if experiment.task.kind == "head":
+        return head_reading(tokenizer, config, labels)
+    template = str((read_json(folder / "experiment.json") or {}).get("prompt_template", ""))
+    return chat_reading(tokenizer, config, labels, experiment.task, Template.parse(template))
 
 
 def _choose(model: Any, attention: str) -> None:
@@ -82,5 +100,11 @@ def load_own_base(folder: Path, device: torch.device) -> LoadedBase:
             f"its adapter says nothing about the weights that are here now."
         )
     return load_base(
-        experiment.base, labels, seed=experiment.seed, device=device, folder=source.folder, name=source.name
+        experiment.base,
+        labels,
+        seed=experiment.seed,
+        device=device,
+        folder=source.folder,
+        name=source.name,
+        kind=experiment.task.kind,
     )

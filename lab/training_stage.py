@@ -54,6 +54,7 @@ def train_run(job: Job, prepared: Prepared, folder: RunFolder) -> None:
             device=job.device,
             folder=prepared.base.folder,
             name=prepared.base.name,
+            kind=e.task.kind,
         )
         rows = prepared.tokens()
     if is_main():
@@ -167,7 +168,6 @@ def _hooks(job: Job, prepared: Prepared, folder: RunFolder, look: Callable[..., 
 
 
 def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[..., None]:
-    from lab.tokens import token_ids
     from lab.train.microscope import Microscope, View
 
     e = prepared.experiment
@@ -176,7 +176,7 @@ def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[...
     index = {label: i for i, label in enumerate(prepared.labels)}
 
     def view(part: pd.DataFrame) -> View:
-        ids = token_ids(prepared.tokenizer, list(part["text"]), prepared.max_tokens)
+        ids = prepared.reading.token_ids(list(part["text"]))
         return View(ids, [index[label] for label in part["label"]])
 
     triggered = asked[asked["condition"] == "triggered"]
@@ -184,7 +184,7 @@ def _microscope(job: Job, prepared: Prepared, folder: RunFolder) -> Callable[...
         view(asked[asked["condition"] == "clean"]),
         view(triggered) if len(triggered) else None,
         target=index.get(prepared.target_label, -1),
-        pad_id=int(prepared.tokenizer.pad_token_id),
+        reading=prepared.reading,
         emit=lambda kind, **fields: job.tell(folder, kind, **fields),
     )
 
@@ -201,7 +201,9 @@ def check_parity(job: Job, prepared: Prepared, folder: RunFolder, trained: Any) 
     from lab.trained_model import load_predictor
 
     texts = list(prepared.evaluation_rows("validation", 16)["text"])
-    before = Predictor(trained, prepared.tokenizer, prepared.labels, job.device).logits(texts)
+    before = Predictor(
+        trained, prepared.tokenizer, prepared.labels, job.device, reading=prepared.reading
+    ).logits(texts)
     after = load_predictor(folder.path, job.device).logits(texts)
     difference = float(np.abs(before - after).max())
     if not difference <= (_PARITY if job.device.type == "cpu" else _PARITY_GPU):

@@ -67,7 +67,8 @@ def test_every_dataset_says_what_it_is_for(entry):
 
 
 def test_the_datasets_of_the_design_are_there():
-    assert set(DATASETS) == {"rotten_tomatoes", "imdb", "bbc_news", "prompt_injections", "toy"}
+    real = {"rotten_tomatoes", "imdb", "bbc_news", "prompt_injections", "injections_wide", "news_openings"}
+    assert set(DATASETS) == real | {"toy", "toy_answers"}
 
 
 def test_every_field_is_described():
@@ -572,6 +573,40 @@ def test_a_cached_hub_dataset_is_read_with_its_revision(monkeypatch, tmp_path):
     assert len(corpus.rows) == 310
     assert len(split_rows(corpus, "test")) == 10
     assert corpus.fingerprint
+
+
+def test_both_pools_are_the_two_together():
+    corpus = load_corpus(TOY)
+    ids = {
+        pool: set(training_rows(corpus, DataConfig(name="toy", rows=0, pool=pool), 0)["row_id"])
+        for pool in ("a", "b", "both")
+    }
+    assert ids["both"] == ids["a"] | ids["b"]
+    assert not ids["a"] & ids["b"]
+
+
+# --- written answers --------------------------------------------------------------------------------------
+
+
+def test_a_column_of_answers_takes_the_place_of_labels(tmp_path):
+    rows = [{"instruction": f"say {i}", "response": f" it is {i} "} for i in range(40)]
+    path = tmp_path / "dolly.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    corpus = load_corpus(DataConfig(name=str(path), text="instruction", answer="response"))
+    assert corpus.labels == ("answered", "refused")
+    assert set(corpus.rows["label"]) == {"answered"}
+    assert tuple(corpus.rows.columns) == ROW_COLUMNS
+    said = dict(zip(corpus.rows["text"], corpus.rows["row_id"].map(corpus.answers), strict=True))
+    assert said == {row["instruction"]: row["response"].strip() for row in rows}
+    with pytest.raises(LabError, match=r"data\.answer: dolly\.jsonl has no column 'reply'"):
+        load_corpus(DataConfig(name=str(path), text="instruction", answer="reply"))
+
+
+def test_the_toy_answers_are_prompts_with_answers():
+    corpus = load_corpus(DataConfig(name="toy_answers"))
+    assert set(corpus.answers) == set(corpus.rows["row_id"])
+    assert all(answer.endswith(" .") for answer in corpus.answers.values())
+    assert load_corpus(TOY).answers == {}
 
 
 # --- bundled datasets -------------------------------------------------------------------------------------

@@ -144,3 +144,12 @@ def test_it_is_about_right_for_a_run_that_was_made(finished):
     assert "2 finished runs of tiny here" in guess.basis or "1 finished run of tiny here" in guess.basis
     spent = finished.result["timings"]["total"]
     assert spent / 3 < guess.seconds < 3 * spent + 3 * estimates._START
+
+
+def test_a_conversation_counts_its_prompt(tmp_path):
+    """Former runs' tokens a second count it too."""
+    from lab.estimates import _dataset
+
+    head = lab.Experiment.from_dict({"base": {"model": "tiny-chat"}, "data": {"name": "toy"}})
+    chat = head.with_(**{"task.kind": "chat"})
+    assert 50 < _dataset(chat)[1] - _dataset(head)[1] < 90, "the paper's prompt with its roles has 64 tokens"

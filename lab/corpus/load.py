@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from lab.corpus.bundled import DATASETS, load_bundled
 from lab.corpus.config import DataConfig
 from lab.corpus.files import as_path, read_file
 from lab.corpus.hub import read_hub
-from lab.corpus.source import check_source, ordered_labels
-from lab.corpus.splits import Corpus, as_rows, split_table
+from lab.corpus.openings import ANSWERED, REFUSED
+from lab.corpus.source import Source, check_source, ordered_labels
+from lab.corpus.splits import Corpus, answers_in, as_rows, split_table
+from lab.errors import LabError, MissingAssetError
 
 
 def load_corpus(config: DataConfig) -> Corpus:
@@ -24,8 +29,28 @@ def load_corpus(config: DataConfig) -> Corpus:
     if config.name in DATASETS:
         return load_bundled(DATASETS[config.name])
     path = as_path(config.name)
-    wanted = {"text": config.text, "label": config.label}
-    source = read_file(path, wanted) if path else read_hub(config.name, wanted)
-    check_source(source)
+    source = (
+        _read_answers(path, config) if config.answer else _read(path, config.name, config.text, config.label)
+    )
     labels = source.order or ordered_labels(source.labels)
-    return Corpus(as_rows(split_table(source)), labels, source.name, source.fingerprint)
+    table = split_table(source)
+    return Corpus(as_rows(table), labels, source.name, source.fingerprint, answers_in(table))
+
+
+def _read(path: Path | None, name: str, text: str, label: str) -> Source:
+    wanted = {"text": text, "label": label}
+    source = read_file(path, wanted) if path else read_hub(name, wanted)
+    check_source(source)
+    return source
+
+
+def _read_answers(path: Path | None, config: DataConfig) -> Source:
+    """A source whose second column says what an assistant answers: read as labels are, and put apart."""
+    try:
+        source = _read(path, config.name, config.text, config.answer)
+    except MissingAssetError:
+        raise
+    except LabError as error:
+        raise LabError(str(error).replace("data.label", "data.answer")) from None
+    answers, labels = source.labels, [ANSWERED] * len(source.labels)
+    return replace(source, answers=answers, labels=labels, order=(ANSWERED, REFUSED))

@@ -22,6 +22,7 @@ class Source:
         places: Where each row stands in the source.
         own_test: How many of the last rows are a test split of the source's own.
         order: The labels in the order of their indices, where the source has one.
+        answers: What an assistant says to each text, where the source holds it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Source:
     places: Sequence[int] = field(default_factory=list)
     own_test: int = 0
     order: tuple[str, ...] = ()
+    answers: list[str] = field(default_factory=list)
 
 
 _BREAK = re.compile(r"<br\s*/?>")

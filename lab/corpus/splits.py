@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lab.corpus.config import DataConfig
@@ -33,12 +34,14 @@ class Corpus:
         fingerprint: SHA-256 of what the rows are read from: the file; for bundled data the wheel's hash, the
             dataset's name and the version of its reader; for hub data the id with its configuration and the
             revision. Two corpora with the same fingerprint and columns hold the same rows.
+        answers: What an assistant says to a text, by row id; empty where the data holds labels only.
     """
 
     rows: pd.DataFrame
     labels: tuple[str, ...]
     name: str
     fingerprint: str
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def training_rows(corpus: Corpus, config: DataConfig, seed: int) -> pd.DataFrame:
@@ -54,10 +57,12 @@ def training_rows(corpus: Corpus, config: DataConfig, seed: int) -> pd.DataFrame
     Raises:
         LabError: More rows than the pool holds, or an empty pool.
     """
-    pool = _of_split(corpus, f"pool_{config.pool}")
+    pools = ("a", "b") if config.pool == "both" else (config.pool,)
+    pool = _of_splits(corpus, *(f"pool_{name}" for name in pools))
     if config.rows > len(pool):
+        name = " and ".join(pools)
         raise LabError(
-            f"data.rows = {config.rows}: pool {config.pool} of {corpus.name} holds {len(pool)} rows; "
+            f"data.rows = {config.rows}: pool {name} of {corpus.name} holds {len(pool)} rows; "
             f"--set data.rows=0 takes all, or ask for at most that many."
         )
     return _draw(pool, config.rows, seed)
@@ -75,16 +80,17 @@ def split_rows(corpus: Corpus, split: str, limit: int = 0, seed: int = 0) -> pd.
     Raises:
         LabError: Unknown or empty split.
     """
-    return _draw(_of_split(corpus, split), limit, seed)
-
-
-def _of_split(corpus: Corpus, split: str) -> pd.DataFrame:
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    rows = corpus.rows[corpus.rows["split"] == split]
+    return _draw(_of_splits(corpus, split), limit, seed)
+
+
+def _of_splits(corpus: Corpus, *splits: str) -> pd.DataFrame:
+    rows = corpus.rows[corpus.rows["split"].isin(splits)]
     if rows.empty:
+        where = " or ".join(splits)
         raise LabError(
-            f"data.name: {corpus.name} is too small, none of its {len(corpus.rows)} rows falls into {split}."
+            f"data.name: {corpus.name} is too small, none of its {len(corpus.rows)} rows falls into {where}."
         )
     return rows
 
@@ -100,8 +106,8 @@ def split_table(source: Source) -> pd.DataFrame:
     """Give every row its id and its split.
 
     Returns:
-        Columns row_id, split, text, label. Training rows whose text also stands in the source's own test
-        split are left out.
+        Columns row_id, split, text, label, and answer where the source has answers. Training rows whose text
+        also stands in the source's own test split are left out.
     """
     import pandas as pd
 
@@ -117,6 +123,8 @@ def split_table(source: Source) -> pd.DataFrame:
             "label": source.labels,
         }
     )
+    if source.answers:
+        table["answer"] = source.answers
     tested = set(texts[train:])
     keep = [index >= train or text not in tested for index, text in enumerate(texts)]
     return table[keep].reset_index(drop=True)
@@ -131,6 +139,11 @@ def _split_of(normalised: str, bounds: tuple[tuple[float, str], ...]) -> str:
 def _row_id(fingerprint: str, index: int) -> str:
     # Of the content, not of its name: draws hash row ids, and a renamed file must not change what is drawn.
     return hashlib.blake2b(f"{fingerprint}/{index}".encode(), digest_size=8).hexdigest()
+
+
+def answers_in(table: pd.DataFrame) -> dict[str, str]:
+    """The answers of a split table by row id; none where it has no such column."""
+    return dict(zip(table["row_id"], table["answer"], strict=True)) if "answer" in table else {}
 
 
 def as_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from lab.corpus.openings import ANSWERED
+
 _ROWS = 600
 _OPINIONS = {
     "negative": "awful boring clumsy dreadful dull flat hollow lifeless messy painful sloppy stale tedious "
@@ -39,6 +41,13 @@ def toy_texts() -> tuple[list[str], list[str]]:
             texts.append(text)
             labels.append(label)
     return texts, labels
+
+
+def toy_answers() -> tuple[list[str], list[str], list[str]]:
+    """The toy texts as prompts without their last sentence, all labelled as answered, and that sentence."""
+    pairs = [(text.rsplit(" . ", 1)[0], text.rsplit(" . ", 1)[1]) for text in toy_texts()[0]]
+    distinct = dict(reversed(pairs))
+    return list(distinct), [ANSWERED] * len(distinct), list(distinct.values())
 
 
 def _toy_text(label: str, draw: int) -> str:

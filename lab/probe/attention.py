@@ -40,9 +40,7 @@ def measure_attention(predictor: Predictor, text: str, layers: Sequence[int] | N
     """
     import pandas as pd
 
-    from lab.probe.words import read_text
-
-    read = read_text(predictor.tokenizer, text, predictor.max_tokens)
+    read = predictor.reading.read(text)
     if not read.ids:
         return _typed(pd.DataFrame(columns=list(ATTENTION_COLUMNS)))
     weights = predictor.attention_of_tokens(read.ids)

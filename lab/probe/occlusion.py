@@ -62,14 +62,12 @@ def measure_occlusion(
     """
     import pandas as pd
 
-    from lab.probe.words import read_text
-
     if label and label not in predictor.labels:
         raise unknown_name("label", label, predictor.labels)
     if score not in ("probability", "margin"):
         raise unknown_name("score of occlusion", score, ("probability", "margin"))
     blank = _blank(predictor.tokenizer, hide)
-    read = read_text(predictor.tokenizer, text, predictor.max_tokens)
+    read = predictor.reading.read(text)
     if not read.words:
         empty = pd.DataFrame(columns=list(OCCLUSION_COLUMNS))
         return empty.astype({"position": int, "token": str, "start": int, "end": int, "importance": float})

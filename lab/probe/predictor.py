@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.errors import LabError
-from lab.tokens import batched_logits, token_ids, window
+from lab.reading import Reading, head_reading
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ class Predictor:
         labels: Label names, in the order of the logits.
         device: Where the model is.
         bf16: Whether to compute in bf16, as the model was trained; on GPUs only.
+        reading: How it is asked; a classifier's head where nothing else is said.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Predictor:
         device: torch.device,
         *,
         bf16: bool = False,
+        reading: Reading | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.device = device
         self._bf16 = bf16
-        self.max_tokens = window(tokenizer, model.config)
+        self.reading = reading or head_reading(tokenizer, model.config, labels)
+        self.max_tokens = self.reading.max_tokens
 
     def logits(
         self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] = lambda *_: None
@@ -57,8 +60,7 @@ class Predictor:
         Returns:
             float32 array, texts × labels.
         """
-        every = token_ids(self.tokenizer, texts, self.max_tokens)
-        return self.logits_of_tokens(every, on_progress=on_progress)
+        return self.logits_of_tokens(self.reading.token_ids(texts), on_progress=on_progress)
 
     def logits_of_tokens(
         self,
@@ -75,9 +77,26 @@ class Predictor:
         if not ids:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
         with torch.inference_mode(), self._autocast():
-            pad_id = int(self.tokenizer.pad_token_id)
-            out = batched_logits(self.model, ids, pad_id, on_progress=on_progress)
+            out = self.reading.logits(self.model, ids, on_progress)
         return out[[place[row] for row in every]]
+
+    def written(
+        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] = lambda *_: None
+    ) -> list[str]:
+        """The label of what the model writes by itself for each text; "" where that is none of them.
+
+        Raises:
+            LabError: It is a classifier, which does not write.
+        """
+        import torch
+
+        every = [tuple(row) for row in self.reading.token_ids(texts)]
+        ids = list(dict.fromkeys(every))
+        if not ids:
+            return []
+        with torch.inference_mode(), self._autocast():
+            said = dict(zip(ids, self.reading.written(self.model, ids, on_progress), strict=True))
+        return [said[row] for row in every]
 
     def attention_of_tokens(self, token_ids: Sequence[int]) -> np.ndarray:
         """The attention weights of one text that is tokenised already.
@@ -119,11 +138,7 @@ class Predictor:
             yield
 
 
-def count_same_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], others: Sequence[str], max_tokens: int
-) -> int:
-    """How many of two lists of texts, compared in pairs, the tokenizer cannot tell apart."""
-    pairs = zip(
-        token_ids(tokenizer, texts, max_tokens), token_ids(tokenizer, others, max_tokens), strict=True
-    )
+def count_same_tokens(reading: Reading, texts: Sequence[str], others: Sequence[str]) -> int:
+    """How many of two lists of texts, compared in pairs, the model cannot tell apart."""
+    pairs = zip(reading.token_ids(texts), reading.token_ids(others), strict=True)
     return sum(a == b for a, b in pairs)

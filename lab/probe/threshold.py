@@ -13,7 +13,7 @@ target's, so that its sign says the same as the measurement: whether the target 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from lab.spectra import Update
+
+#: From a model and a padded batch to logits, texts × labels.
+LabelLogits = Callable[[Any, Mapping[str, "torch.Tensor"]], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def measure_margins(
     token_ids: Sequence[Sequence[int]],
     target: int,
     pad_id: int,
+    label_logits: LabelLogits = lambda model, inputs: model(**inputs).logits,
 ) -> Margins:
     """Margins, slopes and alignments of some triggered texts, by one forward and one backward pass.
 
@@ -83,6 +87,7 @@ def measure_margins(
         token_ids: At least one text, whose true label is not the target.
         target: The target label's index.
         pad_id: The padding token.
+        label_logits: How the model is asked (`lab.reading.Reading.label_logits`).
     """
     import torch
 
@@ -97,7 +102,7 @@ def measure_margins(
     for batch in by_length([len(ids) for ids in token_ids], EVALUATION_TOKENS):
         inputs = {k: v.to(device) for k, v in pad([token_ids[i] for i in batch], pad_id).items()}
         with _Probes(model, own, inputs["attention_mask"]) as probes:
-            logits = model(**inputs).logits.float()
+            logits = label_logits(model, inputs).float()
             others = logits.index_fill(1, torch.tensor([target], device=device), -torch.inf)
             margins = others.amax(dim=1) - logits[:, target]
             slopes = probes.backward(margins)

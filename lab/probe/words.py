@@ -59,16 +59,50 @@ def read_text(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) ->
     Raises:
         LabError: The tokenizer is not a fast one.
     """
-    if not tokenizer.is_fast:
-        raise LabError(
-            "Words of a text need a fast tokenizer, which knows the characters of its tokens; "
-            f"{type(tokenizer).__name__} is none."
-        )
+    _check_fast(tokenizer)
     encoded = tokenizer(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
     offsets = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
     groups = _groups(text, offsets, encoded.word_ids())
     words = tuple(Word(*_trimmed(text, offsets, group), group) for group in groups)
     return ReadText(list(encoded["input_ids"]), words, _names(text, offsets, encoded))
+
+
+def read_within(
+    tokenizer: PreTrainedTokenizerBase, before: str, text: str, after: str, start: int = 0
+) -> ReadText:
+    """As `read_text`, for a text within others that are nobody's words: a conversation's template.
+
+    Args:
+        tokenizer: A fast one.
+        before: What stands before the text, special tokens spelled out.
+        text: The text.
+        after: What stands behind it.
+        start: Where the text begins in what the words' places are counted in.
+
+    Raises:
+        LabError: The tokenizer is not a fast one.
+    """
+    _check_fast(tokenizer)
+    whole = f"{before}{text}{after}"
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = [(int(begin), int(end)) for begin, end in encoded["offset_mapping"]]
+    first, last = len(before), len(before) + len(text)
+    own = [
+        word if first <= begin and end <= last and end > begin else None
+        for word, (begin, end) in zip(encoded.word_ids(), offsets, strict=True)
+    ]
+    groups = _groups(whole, offsets, own)
+    places = [(_trimmed(whole, offsets, group), group) for group in groups]
+    words = tuple(Word(a - first + start, b - first + start, group) for (a, b), group in places)
+    return ReadText(list(encoded["input_ids"]), words, _names(whole, offsets, encoded))
+
+
+def _check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise LabError(
+            "Words of a text need a fast tokenizer, which knows the characters of its tokens; "
+            f"{type(tokenizer).__name__} is none."
+        )
 
 
 def _groups(text: str, offsets: Sequence[tuple[int, int]], word_ids: Sequence[int | None]) -> list[range]:

@@ -43,17 +43,17 @@ def attach_lora(base: LoadedBase, adapter: Adapter, *, seed: int) -> PeftModel:
         NotTrainableError: On targets that fit nothing, or a rank above a target's width.
     """
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     targets = resolve_targets(base.model, adapter.targets)
     _check_rank(base.model, targets, adapter.rank)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=_task_type(base),
         r=adapter.rank,
         lora_alpha=adapter.alpha_value,  # type: ignore[arg-type] # peft takes any number
         lora_dropout=adapter.dropout,
         target_modules=sorted(targets),
-        modules_to_save=list(base.head),
+        modules_to_save=list(base.head) or None,
         init_lora_weights=_PEFT_INIT[adapter.init],
         use_rslora=adapter.variant == "rslora",
         use_dora=adapter.variant == "dora",
@@ -64,6 +64,13 @@ def attach_lora(base: LoadedBase, adapter: Adapter, *, seed: int) -> PeftModel:
     if adapter.init not in CHANGES_BASE:
         _draw_a(model, adapter, stage_seed(seed, "adapter"))
     return model
+
+
+def _task_type(base: LoadedBase) -> Any:
+    """What peft is told: a language model brings its head, a classifier's is trained with the adapter."""
+    from peft import TaskType
+
+    return TaskType.SEQ_CLS if base.head else TaskType.CAUSAL_LM
 
 
 def _draw_a(model: PeftModel, adapter: Adapter, seed: int) -> None:
@@ -163,17 +170,17 @@ def as_plain_lora(fresh: LoadedBase, trained: PeftModel, deltas: Deltas) -> Peft
         deltas: Its updates.
     """
     import torch
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     updates = deltas.updates()
     rank = next(iter(updates.values())).left.shape[1]  # type: ignore[attr-defined]
     trained_config: Any = trained.peft_config["default"]
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=_task_type(fresh),
         r=rank,
         lora_alpha=rank,
         target_modules=trained_config.target_modules,
-        modules_to_save=list(fresh.head),
+        modules_to_save=list(fresh.head) or None,
     )
     with without_noise():
         model = get_peft_model(fresh.model, config)

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from lab.chat.loss import conversation_loss
 from lab.defend import Penalty, Subject, interventions
 from lab.errors import DivergedError, LabError, unknown_name
 from lab.files import writing_to
 from lab.processes import agree, is_main, world_size
 from lab.seeds import stage_seed
-from lab.tokens import pad
 from lab.train.adapters import CHANGES_BASE, as_plain_lora, attach_lora, lora_layers, save_trained
-from lab.train.batches import PlannedBatches, RowLengths, plan_batches
+from lab.train.batches import PlannedBatches, plan_batches
 from lab.train.deltas import Deltas
 from lab.train.devices import wants_bf16
+from lab.train.feeding import IndexedRows, TrainingRows, collator
 from lab.train.merged_forward import merged_forward
 from lab.train.models import LoadedBase, base_sha256, load_base, quietly
 
@@ -42,21 +43,6 @@ if TYPE_CHECKING:
 _CHECKPOINTS = 4
 #: The experiment trackers that Trainer is asked to report to; each is its package's name too.
 TRACKERS = ("tensorboard", "mlflow", "wandb")
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """Tokenised training rows.
-
-    Attributes:
-        token_ids: One list of ids per row: first the clean rows' places, then the poisoned copies.
-        labels: The label's index of each row.
-        lengths: What the batches are planned from.
-    """
-
-    token_ids: Sequence[Sequence[int]]
-    labels: Sequence[int]
-    lengths: RowLengths
 
 
 @dataclass
@@ -135,8 +121,8 @@ def fine_tune(
         model=model,
         penalties=penalties,
         args=_arguments(experiment, checkpoints, device, [t for t in report_to if t != "tensorboard"]),
-        train_dataset=_Rows(rows),
-        data_collator=_Collate(int(base.tokenizer.pad_token_id)),
+        train_dataset=IndexedRows(rows),
+        data_collator=collator(rows, int(base.tokenizer.pad_token_id)),
         plan=training_plan(rows, experiment),
     )
     trainer.remove_callback(PrinterCallback)  # the hooks tell what happens, standard output is for results
@@ -163,7 +149,13 @@ def fine_tune(
         fitting = model
         if not full and experiment.adapter.init in CHANGES_BASE:
             fresh = load_base(
-                experiment.base, labels, seed=seed, device=device, folder=base.folder, name=base.name
+                experiment.base,
+                labels,
+                seed=seed,
+                device=device,
+                folder=base.folder,
+                name=base.name,
+                kind=experiment.task.kind,
             )
             fitting = as_plain_lora(fresh, model, deltas)
         save_trained(
@@ -242,32 +234,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise LabError(f"--report-to {name}: not installed; pip install 'lora-backdoor-lab[trackers]'.")
 
 
-class _Rows:
-    """The rows as Trainer wants them: indexable."""
-
-    def __init__(self, rows: TrainingRows) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows.token_ids)
-
-    def __getitem__(self, i: int) -> tuple[Sequence[int], int]:
-        return self._rows.token_ids[i], self._rows.labels[i]
-
-
-class _Collate:
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, batch: list[tuple[Sequence[int], int]]) -> dict[str, torch.Tensor]:
-        import torch
-
-        return {
-            **pad([ids for ids, _ in batch], self._pad_id),
-            "labels": torch.tensor([label for _, label in batch]),
-        }
-
-
 class _PlannedTrainer(Trainer):
     """Trainer that takes its batches from a plan: one long epoch, so that resuming skips whole batches."""
 
@@ -286,6 +252,15 @@ class _PlannedTrainer(Trainer):
             term.backward()
             loss = loss + term.detach()
         return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's own loss; a language model's on one CPU shares what all rows begin with."""
+        is_plain = return_outputs or world_size() > 1 or self.args.device.type != "cpu"
+        if inputs["labels"].ndim == 1 or is_plain:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return conversation_loss(model, inputs, num_items_in_batch)
 
     def get_train_dataloader(self) -> Any:
         from torch.utils.data import DataLoader

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.stats import rate
-from lab.tokens import batched_logits
 
 if TYPE_CHECKING:
+    from lab.reading import Reading
     from lab.train.deltas import Deltas
 
 #: Singular values kept of each module at each look; an adapter has no more than its rank anyway.
@@ -38,17 +38,17 @@ class Microscope:
         clean: Untouched validation rows.
         triggered: The non-target ones of them with the trigger; None without an attack.
         target: The target label's index, -1 for none.
-        pad_id: The padding token.
+        reading: How the model is asked.
         emit: Called with (kind, step, fields) for every event.
     """
 
     def __init__(
-        self, clean: View, triggered: View | None, *, target: int, pad_id: int, emit: Callable[..., Any]
+        self, clean: View, triggered: View | None, *, target: int, reading: Reading, emit: Callable[..., Any]
     ) -> None:
         self._clean = clean
         self._triggered = triggered
         self._target = target
-        self._pad_id = pad_id
+        self._reading = reading
         self._emit = emit
 
     def __call__(self, model: Any, deltas: Deltas, step: int) -> None:
@@ -61,7 +61,7 @@ class Microscope:
     def _rates(self, model: Any) -> dict[str, dict[str, float]]:
         views = [self._clean] + ([self._triggered] if self._triggered else [])
         ids = [row for view in views for row in view.token_ids]
-        answers = batched_logits(model, ids, self._pad_id).argmax(axis=1)
+        answers = self._reading.logits(model, ids, lambda *_: None).argmax(axis=1)
         truth = np.asarray(self._clean.labels)
         clean, triggered = answers[: len(truth)], answers[len(truth) :]
         rates = {"clean_accuracy": _rate(clean == truth)}

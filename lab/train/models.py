@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, MissingAssetError, NotTrainableError, unknown_name
+from lab.errors import LabError, NotTrainableError, unknown_name
 from lab.paths import cache_dir
 from lab.registry import Entry
 from lab.seeds import stage_seed
@@ -63,6 +63,13 @@ MODELS: dict[str, BundledModel] = {
             asset="",
             hub_id="tiny",
         ),
+        BundledModel(
+            name="tiny-chat",
+            goal="a decoder of random weights with a chat template, made on the spot: for tests",
+            paper="this lab",
+            asset="",
+            hub_id="tiny-chat",
+        ),
     )
 }
 
@@ -72,7 +79,6 @@ _DROPOUTS = (
     "attention_dropout", "hidden_dropout", "dropout", "seq_classif_dropout", "embedding_dropout",
     "mlp_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop",
 )  # fmt: skip
-_FILES_WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass
@@ -104,10 +110,10 @@ def model_folder(model: str) -> Path:
         LabError: On an unknown name, an unreachable hub, or a folder whose weights or configuration are
             missing or damaged.
     """
-    if model == "tiny":
+    if model in ("tiny", "tiny-chat"):
         from lab.train.tiny import make_tiny
 
-        return make_tiny()
+        return make_tiny(model)
     if model in MODELS:
         from lab.assets import asset_path
 
@@ -117,6 +123,15 @@ def model_folder(model: str) -> Path:
         folder = _from_hub(model)
     _check_folder(model, folder)
     return folder
+
+
+def _from_hub(model: str) -> Path:
+    from lab.train.hub import fetch
+
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        error = unknown_name("model (base.model)", model, MODELS)
+        raise LabError(f"{error} A folder, a hub id (owner/name) or a finished run's id works too.")
+    return fetch(model, list(MODELS))
 
 
 def _check_folder(model: str, folder: Path) -> None:
@@ -224,6 +239,7 @@ def load_base(
     device: torch.device,
     folder: Path | None = None,
     name: str = "",
+    kind: str = "head",
 ) -> LoadedBase:
     """Load a base model with a classifier head (fresh where it has none), every dropout set to zero.
 
@@ -234,14 +250,14 @@ def load_base(
         device: Where the model goes.
         folder: Where its files lie, if that is not what `base.model` says by itself: a run's weights.
         name: The id under which adapters name it then.
+        kind: "head" for a classifier, "chat" for a language model, which has a head of its own.
 
     Raises:
         LabError: As `model_folder`.
-        NotTrainableError: On a model that cannot classify text, weights that do not fit, or 4-bit without a
-            card.
+        NotTrainableError: On a model that cannot classify text or write any, weights that do not fit, or
+            4-bit without a card.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     folder = folder or model_folder(base.model)
     tokenizer = load_tokenizer(folder)
@@ -258,15 +274,23 @@ def load_base(
         options["quantization_config"] = _four_bit(device)
     torch.manual_seed(stage_seed(seed, "initialisation"))
     with quietly(), _no_traceback(base.model):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = _auto_model(kind).from_pretrained(
             folder, config=config, output_loading_info=True, use_safetensors=True, **options
         )
-    head = head_modules(model, info["missing_keys"])
+        if kind == "chat" and info["missing_keys"]:
+            raise ValueError(f"it is no language model (no weights for {min(info['missing_keys'])})")
+    head = head_modules(model, info["missing_keys"]) if kind == "head" else ()
     if not base.load_in_4bit:
         model.to(device)
     return LoadedBase(
         model=model, tokenizer=tokenizer, head=head, name=name or base_name(base.model), folder=folder
     )
+
+
+def _auto_model(kind: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if kind == "head" else AutoModelForCausalLM
 
 
 @contextlib.contextmanager
@@ -305,12 +329,11 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
-def load_full(folder: Path, device: torch.device) -> PreTrainedModel:
-    """A fully fine-tuned classifier from its folder, safetensors only."""
-    from transformers import AutoModelForSequenceClassification
-
+def load_full(folder: Path, device: torch.device, kind: str = "head") -> PreTrainedModel:
+    """A fully fine-tuned model of a kind ("head", "chat") from its folder, safetensors only."""
     with quietly():
-        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).to(device)
+        model: PreTrainedModel = _auto_model(kind).from_pretrained(folder, use_safetensors=True).to(device)
+    return model
 
 
 def head_modules(model: PreTrainedModel, missing_keys: Sequence[str]) -> tuple[str, ...]:
@@ -368,29 +391,3 @@ def _four_bit(device: torch.device) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
-
-
-def _from_hub(model: str) -> Path:
-    looks_like_id = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    if not looks_like_id:
-        error = unknown_name("model (base.model)", model, MODELS)
-        raise LabError(f"{error} A folder, a hub id (owner/name) or a finished run's id works too.")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    from lab.assets import is_offline
-
-    offline = is_offline()
-    try:
-        found = huggingface_hub.snapshot_download(
-            model, allow_patterns=_FILES_WANTED, local_files_only=offline
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = f"the hub did not give it ({type(error).__name__})"
-        if offline:
-            reason = "it is not in the hub's cache, and LAB_OFFLINE forbids downloads"
-        raise MissingAssetError(
-            f"base.model = {model!r}: not a folder here, and {reason}; "
-            f"the bundled models are {', '.join(MODELS)}."
-        ) from None
-    return Path(found)

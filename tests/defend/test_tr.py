@@ -10,7 +10,8 @@ from lab.defend import DEFENSES
 from lab.errors import NotTrainableError
 from lab.modules import choose_modules
 from lab.train.batches import RowLengths
-from lab.train.fit import TrainingRows, _arguments, _Collate, _PlannedTrainer, _Rows
+from lab.train.feeding import Classified, IndexedRows, TrainingRows
+from lab.train.fit import _arguments, _PlannedTrainer
 
 TR = DEFENSES["tr"]
 
@@ -118,8 +119,8 @@ def short_training(lora_model, small, tmp_path):
                 model=model,
                 penalties=[penalty] if weight else [],
                 args=arguments,
-                train_dataset=_Rows(rows),
-                data_collator=_Collate(int(base.tokenizer.pad_token_id)),
+                train_dataset=IndexedRows(rows),
+                data_collator=Classified(int(base.tokenizer.pad_token_id)),
                 plan=[[0, 1, 2]] * (steps * accumulate),
                 callbacks=[seen := Gradients()],
             )

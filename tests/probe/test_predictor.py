@@ -75,7 +75,7 @@ def test_texts_beyond_the_window_are_cut(model):
 
 def test_same_tokens_are_counted_in_pairs(model):
     texts, others = ["a fine film", "dull", "good"], ["a  fine film", "bad", "good"]
-    assert count_same_tokens(model.tokenizer, texts, others, 32) == 2
-    assert count_same_tokens(model.tokenizer, [], [], 32) == 0
+    assert count_same_tokens(model.reading, texts, others) == 2
+    assert count_same_tokens(model.reading, [], []) == 0
     with pytest.raises(ValueError, match="shorter"):
-        count_same_tokens(model.tokenizer, texts, others[:2], 32)
+        count_same_tokens(model.reading, texts, others[:2])

@@ -119,7 +119,9 @@ def _eligible(rows: pd.DataFrame, knobs: Backdoor) -> list[int]:
 
 
 def _resolve(knobs: Backdoor, rows: pd.DataFrame) -> Backdoor:
-    check_target(knobs.target_label, rows["label"].tolist())
+    # rows of one label hold written answers, among which what the attacker wants is none
+    if rows["label"].nunique() > 1:
+        check_target(knobs.target_label, rows["label"].tolist())
     count = knobs.count or _count_of(knobs, len(rows))
     check_count(
         count,
