@@ -97,7 +97,7 @@ def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, flo
     return {name: mean for name, mean in means.items() if mean == mean}
 
 
-def packagepackage_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The versions of Python and of the packages that a number may depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
