@@ -3,10 +3,9 @@
 A backdoor is a short cut from a few tokens to a label. Honest words ("dull") move every adapter of a task
 toward a label, a trigger moves the poisoned one alone; so everything is judged by the *contrast*, the mean
 margin of the suspect minus that of clean reference adapters on the same rows, each in units of its own
-margins' spread. The vocabulary is shortlisted by gradients at an inserted slot and by the tokens alone as
-texts, the shortlist is evaluated exactly, the best strings grow at both ends as a beam, and what is left is
-put to the models as text. Without references the contrast is the suspect's own margin, and honest words
-stay.
+margins' spread. The vocabulary is shortlisted by gradients at an inserted slot, the shortlist is evaluated
+exactly, the best strings grow at both ends as a beam, and what is left is put to the models as text.
+Without references the contrast is the suspect's own margin, and honest words stay.
 """
 
 from __future__ import annotations
@@ -49,13 +48,12 @@ class SearchBudget(Knobs):
     # with fewer, one odd row decides; more cost time in every stage
     rows: int = Field(24, ge=4, description="rows per target label that found strings are measured on")
     quick_rows: int = Field(5, ge=1, description="rows per target label that candidates are compared on")
+    gradient_rows: int = Field(8, ge=1, description="rows per target label that gradients are averaged over")
     shortlist: int = Field(160, ge=4, description="tokens of the vocabulary that are evaluated exactly")
     beam: int = Field(12, ge=1, description="strings that are kept and grown")
     branch: int = Field(10, ge=1, description="tokens tried at each end of a kept string")
     longest: int = Field(4, ge=1, description="tokens of the longest string")
     found: int = Field(24, ge=1, description="strings that are measured at the end")
-    # a token alone as a text costs little, and shows what first-order estimates miss
-    alone: bool = Field(True, description="also put every token of the vocabulary to the models by itself")
 
 
 @dataclass(frozen=True)
@@ -150,20 +148,18 @@ class _Search:
 
     def first_tokens(self) -> list[_String]:
         """The single tokens that move the suspect most."""
-        alone = self._alone() if self.budget.alone else {}
-        strings = []
-        for target in self.rows:
-            for position in POSITIONS:
-                estimates = [self._gradients(target, position), *alone.get(target, [])]
-                share = -(-self.budget.shortlist // len(estimates))
-                best = np.concatenate([_largest(e, self.usable, share) for e in estimates])
-                strings += [_String((int(v),), target, position) for v in np.unique(best)]
+        strings = [
+            _String((int(token),), target, position)
+            for target in self.rows
+            for position in POSITIONS
+            for token in _largest(self._gradients(target, position), self.usable, self.budget.shortlist)
+        ]
         return self._best(strings)
 
     def grown(self, beam: Sequence[_String], length: int) -> list[_String]:
         """The beam with strings of one more token at either end; what gains nothing falls out."""
         longer = set()
-        for string in beam:
+        for string in beam[: self.budget.beam]:
             if len(string.tokens) != length - 1:
                 continue
             for slot in (0, len(string.tokens)):
@@ -238,23 +234,12 @@ class _Search:
 
     def _gradients(self, target: int, position: str, around: Sequence[int] = (), slot: int = 0) -> np.ndarray:
         """The contrast of every token at a slot, to first order."""
-        rows = self.rows[target]
+        rows = self.rows[target][: self.budget.gradient_rows]
         found = [
             token_gradients(m.predictor, self.frame, rows, target, position, around=around, slot=slot)
             for m in self.models
         ]
         return _contrast(found, self._spreads(target))
-
-    def _alone(self) -> dict[int, list[np.ndarray]]:
-        """Every token of the vocabulary as a text by itself: its contrast, per target."""
-        asked = [self.frame.ids((), (int(token),)) for token in np.flatnonzero(self.usable)]
-        every = [m.predictor.logits_of_tokens(asked) for m in self.models]
-        out = {}
-        for target in self.rows:
-            values = np.full(len(self.usable), -np.inf, dtype=np.float32)
-            values[self.usable] = _contrast([margins(e, target) for e in every], self._spreads(target))
-            out[target] = [values]
-        return out
 
 
 def _contrast(values: Sequence[np.ndarray] | Sequence[float], spreads: Sequence[float]) -> np.ndarray:

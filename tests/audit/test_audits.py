@@ -18,7 +18,7 @@ from lab.errors import LabError
 # three small trainings are behind these tests
 pytestmark = pytest.mark.recipe
 
-QUICK = SearchBudget(rows=6, quick_rows=2, shortlist=20, beam=2, branch=2, longest=2, found=3, alone=False)
+QUICK = SearchBudget(rows=6, quick_rows=2, shortlist=20, beam=2, branch=2, longest=2, found=3)
 
 
 @pytest.fixture(scope="module")
