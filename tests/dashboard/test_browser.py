@@ -35,7 +35,7 @@ PATIENCE = 240
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160&set=poison.count%3D16"
 )
-PAGES = ("", "triggers", "spectra", "compare")
+PAGES = ("", "triggers", "spectra", "compare", "audit")
 
 
 def _need(there, what):
