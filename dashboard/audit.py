@@ -237,7 +237,7 @@ def _render_button(given: _Given, asked: Mapping[str, Any]) -> None:
     st.caption(
         "An audit runs; one runs at a time."
         if is_busy
-        else "One runs at a time, a minute or more for each adapter and reference. Closing this page stops none."
+        else "One runs at a time, a minute or more for each adapter and reference, also with the page closed."
     )
 
 

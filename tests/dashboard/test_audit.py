@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -66,7 +67,8 @@ def named(widgets, label):
 
 def card(**changes):
     string = {
-        "string": EVIL, "target": EVIL, "position": "end", "n": 20, "k": 18, "rate": 0.9, "low": 0.7, "high": 0.97,
+        "string": EVIL, "target": EVIL, "position": "end", "n": 20, "k": 18, "rate": 0.9,
+        "low": 0.7, "high": 0.97,
         "reference_rate": 0.1, "references": 5, "excess": 0.8, "shift": 2.0,
         "examples": [{"text": f"a film {EVIL}", "before": "negative", "after": EVIL}],
     }  # fmt: skip
@@ -79,8 +81,8 @@ def card(**changes):
         "rate": 0.25, "low": 0.0, "high": 0.7, "reference_rate": None,
     }  # fmt: skip
     facts = {
-        "name": EVIL, "sha256": {EVIL: "0" * 64}, "base_claimed": EVIL, "base": "tiny", "base_sha256": "1" * 64,
-        "modules": 1, "ranks": [4], "labels": ["negative", EVIL],
+        "name": EVIL, "sha256": {EVIL: "0" * 64}, "base_claimed": EVIL, "base": "tiny",
+        "base_sha256": "1" * 64, "modules": 1, "ranks": [4], "labels": ["negative", EVIL],
     }  # fmt: skip
     return AuditCard.model_validate(
         {
@@ -127,7 +129,7 @@ def test_a_run_is_audited_with_what_the_widgets_say(page, one, commands):
     references = named(app.multiselect, "Clean references")
     # its own twin is offered, and not suggested: who is handed an adapter has none
     assert references.value == []
-    healthy(references.select_index(0).run())
+    healthy(references.set_value([twin]).run())
     healthy(named(app.button, "Audit").click().run())
     [words] = commands
     assert {"--battery=paper-calibration", f"--reference={one / twin}", "--base="} <= set(words)
@@ -188,7 +190,7 @@ def test_a_card_is_read_and_its_text_is_text(page, tmp_path):
     assert "What was looked for, and what was not" in words
     assert "Strings that move it" in words
     drawn = [str(t.value) for t in (*app.markdown, *app.caption, *app.error, *app.info, *app.warning)]
-    assert not any("<img" in t or "](http" in t or ":red[" in t or "\u202e" in t for t in drawn)
+    assert not re.search(r"(?<!\\)(<img|\](?=\()|:red|\*\*c)|\u202e", " ".join(drawn))
     html = " ".join(str(block.proto.body) for block in app.get("html"))
     assert "<img" not in html
     assert "&lt;img" in html
