@@ -198,21 +198,23 @@ def _tidy(folder: Path) -> None:
 
 
 def _begin(path: Path, request: AuditRequest, upload: Upload | None, texts: tuple[str, bytes] | None) -> None:
+    held = path / "upload"
     with writing_to(path):
-        path.mkdir()
-    rows = ""
+        held.mkdir(parents=True)
+    name, rows = Path(request.adapter).name, ""
     if upload is not None:
-        request = replace(request, adapter=str(keep_adapter(upload, path / "upload")))
+        kept = keep_adapter(upload, held)
+        request, name = replace(request, adapter=str(kept)), kept.relative_to(held).parts[0]
     if not request.adapter:
         raise LabError("No adapter was given: a folder, a zip, its two files, or a run.")
     if texts is not None:
-        (path / "upload").mkdir(exist_ok=True)
-        rows = str(keep_texts(*texts, path / "upload"))
-    name = Path(request.adapter).parents[1].name if upload is not None else Path(request.adapter).name
-    created = round(time.time(), 3)
-    write_json(path / "request.json", {**asdict(request), "rows": rows, "name": name, "created": created})
+        rows = str(keep_texts(*texts, held))
+    asked = {"rows": rows, "name": name.removesuffix(".zip"), "created": round(time.time(), 3)}
+    write_json(path / "request.json", asdict(request) | asked)
+    # what it unpacks lies with what was brought, and goes with it whatever happens
+    scratch = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(held))
     _started[path] = start_detached(
-        _words(request, rows, path), folder=path, log=path / "log.txt", environment=_thread_share()
+        _words(request, rows, path), folder=path, log=path / "log.txt", environment=_thread_share() | scratch
     )
 
 

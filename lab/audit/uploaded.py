@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from lab.audit.adapter_files import CONFIG, WEIGHTS, AdapterFiles, open_adapter
@@ -18,8 +18,7 @@ from lab.uploads import LARGEST
 
 #: Bytes that are brought at once, as the dashboard's server has it too, and of what comes out of a zip.
 LARGEST_UPLOAD, LARGEST_UNPACKED = 64 * 1024**2, 256 * 1024**2
-#: Endings of an adapter's files and of texts.
-ADAPTER_ENDINGS, TEXT_ENDINGS = (".zip", ".safetensors", ".json"), (".txt", ".csv")
+TEXT_ENDINGS = (".txt", ".csv")
 #: An upload by file name; of the names only letters, digits and endings are believed.
 Upload = Mapping[str, bytes]
 
@@ -30,19 +29,15 @@ class _Named(io.BytesIO):
     name = ""
 
 
-def keep_adapter(upload: Upload, folder: Path) -> Path:
-    """Check an adapter that was brought, and keep its two files.
+def look_at_upload(upload: Upload) -> AdapterFiles:
+    """What an adapter that was brought says of itself; nothing is kept.
 
     Args:
         upload: One zip, or a safetensors file and its adapter_config.json.
-        folder: A folder that is not there yet, in one that is; the files go to `<name>/adapter/` in it.
-
-    Returns:
-        The safetensors file.
 
     Raises:
-        LabError: These are not the files of one adapter, or the folder cannot be written.
-        UnreadableAdapterError: The adapter is damaged, hostile or too large. The folder is not there then.
+        LabError: These are not the files of one adapter.
+        UnreadableAdapterError: The adapter is damaged, hostile or too large.
     """
     size = sum(map(len, upload.values()))
     if size > LARGEST_UPLOAD:
@@ -50,33 +45,41 @@ def keep_adapter(upload: Upload, folder: Path) -> Path:
             f"The upload has {size:,} bytes; up to {LARGEST_UPLOAD:,} are taken. Larger adapters can be "
             f"named by their folder."
         )
-    name = next((n for n in upload if not n.lower().endswith(".json")), "")
-    ending = Path(name).suffix.lower()
-    inside = folder / _stem(name) / "adapter"
-    try:
-        with writing_to(folder):
-            inside.parent.mkdir(parents=True)
-        if ending == ".zip" and len(upload) == 1:
-            archive = _Named(upload[name])
-            archive.name = name
-            weights = unpack_adapter(archive, inside, LARGEST_UNPACKED).weights
-        else:
-            weights = _keep_pair(upload, name, inside)
-        open_adapter(weights)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return weights
+    name, is_zip = _kind(upload)
+    with tempfile.TemporaryDirectory(prefix="lab-adapter-", ignore_cleanup_errors=True) as scratch:
+        inside = Path(scratch) / "files"
+        if not is_zip:
+            return replace(open_adapter(_write_pair(upload, inside)), name=_stem(name))
+        archive = _Named(upload[name])
+        archive.name = name
+        unpacked = unpack_adapter(archive, inside, LARGEST_UNPACKED)
+        found = open_adapter(unpacked.weights)
+        return replace(found, name=_stem(name), notes=(*unpacked.notes, *found.notes))
 
 
-def look_at_upload(upload: Upload) -> AdapterFiles:
-    """What an adapter that was brought says of itself; nothing is kept.
+def keep_adapter(upload: Upload, folder: Path) -> Path:
+    """Check an adapter that was brought, and keep it.
+
+    Args:
+        upload: As for `look_at_upload`.
+        folder: A folder that is there.
+
+    Returns:
+        What `lab.audit.opened` takes: the zip, or the safetensors file of the two.
 
     Raises:
-        LabError: As `keep_adapter`.
+        LabError: As `look_at_upload`, or the folder cannot be written; nothing is kept then.
     """
-    with tempfile.TemporaryDirectory(prefix="lab-adapter-", ignore_cleanup_errors=True) as scratch:
-        return open_adapter(keep_adapter(upload, Path(scratch) / "files"))
+    look_at_upload(upload)
+    name, is_zip = _kind(upload)
+    if not is_zip:
+        with writing_to(folder):
+            (folder / _stem(name)).mkdir()
+        return _write_pair(upload, folder / _stem(name) / "adapter")
+    path = folder / f"{_stem(name)}.zip"
+    with writing_to(folder):
+        path.write_bytes(upload[name])
+    return path
 
 
 def keep_texts(name: str, content: bytes, folder: Path) -> Path:
@@ -96,18 +99,30 @@ def keep_texts(name: str, content: bytes, folder: Path) -> Path:
     return path
 
 
-def _keep_pair(upload: Upload, name: str, inside: Path) -> Path:
-    configs = [n for n in upload if n.lower().endswith(".json")]
-    if Path(name).suffix.lower() != ".safetensors" or len(configs) != 1 or len(upload) != 2:
-        raise UnreadableAdapterError(
-            f"These are not the files of one adapter: give one zip, or {WEIGHTS} and its {CONFIG}."
-        )
-    weights = inside / WEIGHTS
-    with writing_to(inside):
-        inside.mkdir()
-        (inside / CONFIG).write_bytes(upload[configs[0]])
-        weights.write_bytes(upload[name])
-    return weights
+def _kind(upload: Upload) -> tuple[str, bool]:
+    """The file that holds the weights, and whether it is a zip.
+
+    Raises:
+        UnreadableAdapterError: These are not the files of one adapter.
+    """
+    kinds = {Path(name).suffix.lower(): name for name in upload}
+    if len(kinds) == len(upload):
+        if set(kinds) == {".zip"}:
+            return kinds[".zip"], True
+        if set(kinds) == {".safetensors", ".json"}:
+            return kinds[".safetensors"], False
+    raise UnreadableAdapterError(
+        f"These are not the files of one adapter: give one zip, or {WEIGHTS} and its {CONFIG}."
+    )
+
+
+def _write_pair(upload: Upload, folder: Path) -> Path:
+    """The two files under their usual names in a new folder."""
+    with writing_to(folder):
+        folder.mkdir()
+        for name, content in upload.items():
+            (folder / (CONFIG if name.lower().endswith(".json") else WEIGHTS)).write_bytes(content)
+    return folder / WEIGHTS
 
 
 def _stem(name: str) -> str:
