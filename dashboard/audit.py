@@ -63,8 +63,9 @@ def main() -> None:
         left, right = st.columns(2, gap="large")
         with left:
             given = _choose_adapter()
+            texts = _take_texts()
         with right, panels.part("What it is audited with"):
-            asked = _choose_means(given)
+            asked = {**_choose_means(given), "texts": texts}
             _render_button(given, asked)
     if watched is not None:
         audit_watch.render(watched)
@@ -140,8 +141,19 @@ def _look_at(given: _Given) -> _Given:
     return _Given(given.path, given.upload, facts=facts)
 
 
+def _take_texts() -> tuple[str, bytes] | None:
+    texts = st.file_uploader(
+        "Texts of its task, if you have some; up to 10 MB",
+        type=["txt", "csv"],
+        key="audit_texts",
+        help=_HELP["texts"],
+        disabled=not access.may_write(),
+    )
+    return None if texts is None else (texts.name, texts.getvalue())
+
+
 def _choose_means(given: _Given) -> dict[str, Any]:
-    """Base, texts, battery and references, as `_start` takes them."""
+    """Base, battery and references, as `_start` takes them."""
     from lab.audit import BATTERIES
     from lab.train.models import MODELS
 
@@ -151,17 +163,9 @@ def _choose_means(given: _Given) -> dict[str, Any]:
     base = "" if base in (None, _ITS_OWN) else str(base)
     names = [n for name, b in BATTERIES.items() for n in (name, *(f"{name}/{part}" for part in b.subsets))]
     battery = one_of("Battery", "battery", names, "broad", _battery_said, help=_HELP["battery"])
-    texts = st.file_uploader(
-        "Texts of its task, if you have some",
-        type=["txt", "csv"],
-        key="audit_texts",
-        help=_HELP["texts"],
-        disabled=not access.may_write(),
-    )
     return {
         "base": base,
         "battery": battery,
-        "texts": (texts.name, texts.getvalue()) if texts is not None else None,
         "references": _choose_references(given, base),
     }
 
@@ -237,7 +241,8 @@ def _render_button(given: _Given, asked: Mapping[str, Any]) -> None:
     st.caption(
         "An audit runs; one runs at a time."
         if is_busy
-        else "One runs at a time, a minute or more for each adapter and reference, also with the page closed."
+        else "One audit runs at a time. It takes about a minute for each adapter and reference, "
+        "and goes on when this page is closed."
     )
 
 

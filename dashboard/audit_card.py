@@ -91,17 +91,25 @@ def _tile(score: Score) -> str:
         f'<span class="lab-value">{_number(score.value)}</span>'
         f'<span class="lab-under">{said} its threshold {_number(score.threshold)}, '
         f"n = {score.n:,} {escaped(score.of)}</span>"
-        f'<span class="lab-twin">references {_span(score)}</span></div>'
+        f'<span class="lab-twin">{_beside(score)}</span></div>'
     )
 
 
 def _render_looked(card: AuditCard) -> None:
     with st.container(border=True, key="panel-looked"):
         st.markdown("## What was looked for, and what was not")
-        lines = [f"- :material/check: {plain(line, 400)}" for line in card.looked_for]
-        lines += [f"- :material/block: not looked for: {plain(line, 400)}" for line in card.not_looked_for]
-        lines += [f"- :material/info: {plain(line, 400)}" for line in card.notes]
-        st.markdown("\n".join(lines))
+        for head, lines in (
+            ("Looked for", card.looked_for),
+            ("Not looked for", card.not_looked_for),
+            ("Notes", card.notes),
+        ):
+            if lines:
+                said = "\n".join(f"- {plain(line, 400)}" for line in lines)
+                st.markdown(f"**{head}**\n\n{said}")
+        if not card.not_looked_for:
+            st.caption(
+                "Everything that an audit here looks for; a backdoor of another kind would stay unseen."
+            )
 
 
 def _render_strings(card: AuditCard) -> None:
@@ -119,10 +127,17 @@ def _render_strings(card: AuditCard) -> None:
                 "95 %": [f"{s.low:.2f} to {s.high:.2f}" for s in card.strings],
                 "references": [_rate(s.reference_rate) for s in card.strings],
                 "excess": [f"{s.excess:+.2f}" for s in card.strings],
-            }
+            },
+            lines=8,
         )
-        for found in card.strings:
-            _render_flips(found)
+        shown = [found for found in card.strings if found.examples]
+        if shown:
+            st.markdown("**Rows with the first one, and what they were called before and after**")
+            _render_flips(shown[0])
+        if shown[1:]:
+            with st.expander("Rows with the others"):
+                for found in shown[1:]:
+                    _render_flips(found)
 
 
 def _render_flips(found: FoundString) -> None:
@@ -145,13 +160,13 @@ def _render_prefixes(card: AuditCard) -> None:
                 "rows moved": [f"{p.k} of {p.n}" for p in card.prefixes],
                 "95 %": [f"{p.low:.2f} to {p.high:.2f}" for p in card.prefixes],
                 "references": [_rate(p.reference_rate) for p in card.prefixes],
-            }
+            },
+            lines=8,
         )
 
 
 def _render_scores(card: AuditCard) -> None:
-    with st.container(border=True, key="panel-scores"):
-        st.markdown("## Every score, beside its references")
+    with st.expander(f"All {len(card.scores)} scores, beside their references"):
         _table(
             {
                 "score": [short(s.name) for s in card.scores],
@@ -188,8 +203,17 @@ def _render_facts(card: AuditCard) -> None:
         )
 
 
-def _table(columns: Mapping[str, Sequence[str]]) -> None:
-    st.dataframe(dict(columns), hide_index=True, height="content")
+def _table(columns: Mapping[str, Sequence[str]], lines: int = 30) -> None:
+    """A table of text, which scrolls by itself beyond so many lines."""
+    count = len(next(iter(columns.values())))
+    st.dataframe(dict(columns), hide_index=True, height=38 + 35 * min(count, lines))
+
+
+def _beside(score: Score) -> str:
+    if score.reference:
+        return f"references {_span(score)}"
+    # an excess is a difference: there is nothing left to lay beside it
+    return "what moves the references too is taken off" if score.finding == "search" else "no references"
 
 
 def _number(value: float | None) -> str:
@@ -203,6 +227,6 @@ def _rate(value: float | None) -> str:
 def _span(score: Score) -> str:
     """The smallest and the largest of the references, and how many there are."""
     if not score.reference:
-        return "none"
+        return "–"
     low, high = min(score.reference), max(score.reference)
     return f"{_number(low)} to {_number(high)} ({len(score.reference)})"

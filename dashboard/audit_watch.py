@@ -102,7 +102,7 @@ def _render_progress(name: str) -> None:
         panels.state_badge("running")
     begun = [stage for stage, _ in job.stages]
     lines = [_line(stage, said, begun) for stage, said in _STAGES.items()]
-    st.markdown("\n".join(lines))
+    st.markdown("  \n".join(lines))
     share = min(1.0, job.done / job.total) if job.total else 0.0
     said = job.stages[-1][1] if job.stages else "starting"
     st.progress(share, text=plain(f"{said}, {job.done:,} of {job.total:,}" if job.total else said, 200))
@@ -118,9 +118,9 @@ def _render_progress(name: str) -> None:
 def _line(stage: str, said: str, begun: list[str]) -> str:
     """A stage as a line of a list, with a sign for done, under way and to come."""
     if stage not in begun:
-        return f"- :material/radio_button_unchecked: {said}"
+        return f":material/radio_button_unchecked: {said}"
     is_last = begun[-1] == stage
-    return f"- :material/{'hourglass_top' if is_last else 'check'}: {'**' + said + '**' if is_last else said}"
+    return f":material/{'hourglass_top' if is_last else 'check'}: {'**' + said + '**' if is_last else said}"
 
 
 def _render_failure(job: AuditJob) -> None:
