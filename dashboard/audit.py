@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import access
@@ -21,7 +22,7 @@ from lab.errors import LabError
 if TYPE_CHECKING:
     from lab.audit.adapter_files import AdapterFiles
 
-_SOURCES = {"file": "A file", "folder": "A folder on this machine", "run": "A finished run"}
+_SOURCES = {"file": "A file", "folder": "A folder here", "run": "A run"}
 _ITS_OWN = "what the adapter names"
 _HELP = {
     "base": "A bundled model, a hub id or a folder. Other names than these can be typed.",
@@ -42,12 +43,14 @@ class _Given:
         path: Where it lies; "" where it was brought, or nothing is given yet.
         upload: Its files by name, where it was brought.
         run: The run's id, where it is one.
+        key: Another one for every other choice.
         facts: What its files say; None where they were not looked at.
     """
 
     path: str = ""
     upload: Mapping[str, bytes] = field(default_factory=dict)
     run: str = ""
+    key: str = ""
     facts: AdapterFiles | None = None
 
     @property
@@ -93,15 +96,19 @@ def _choose_run() -> _Given:
         panels.nothing("There is no finished run yet.", "Train one on the Bench, or bring an adapter.")
         return _Given()
     run = readers.open_run(pickers.pick_run("Run", table, "run"))
-    return _Given(path=str(run.path), run=run.id) if run else _Given()
+    return _Given(path=str(run.path), run=run.id, key=run.id) if run else _Given()
 
 
 def _name_folder() -> _Given:
     # a path says where things lie on somebody's machine: it stays out of the address bar
     path = st.text_input(
-        "Folder, safetensors file or zip", key="audit_path", max_chars=1000, disabled=not access.may_write()
+        "Folder, safetensors file or zip on this machine",
+        key="audit_path",
+        max_chars=1000,
+        disabled=not access.may_write(),
     )
-    return _Given(path=path.strip())
+    whole = os.path.expanduser(path.strip())
+    return _Given(path=whole, key=whole)
 
 
 def _take_files() -> _Given:
@@ -114,7 +121,9 @@ def _take_files() -> _Given:
         help="Checked before anything of it is read; no code in it is run. It stays on this machine, and is "
         "deleted when the audit ends.",
     )
-    return _Given(upload={file.name: file.getvalue() for file in files})
+    return _Given(
+        upload={file.name: file.getvalue() for file in files}, key=" ".join(file.file_id for file in files)
+    )
 
 
 def _look_at(given: _Given) -> _Given:
@@ -123,22 +132,33 @@ def _look_at(given: _Given) -> _Given:
     Raises:
         LabError: It is refused.
     """
-    from lab.audit import opened
-    from lab.audit.uploaded import look_at_upload
-
     if not given.is_there or not access.may_write():
         return _Given()
-    if given.upload:
-        facts = look_at_upload(given.upload)
-    else:
-        with opened(given.path) as facts:
-            pass
+    key, facts = st.session_state.get("audit_looked", ("", None))
+    if key != given.key or facts is None:
+        with st.spinner("Looking into it …"):
+            facts = _facts(given)
+        # a rerun does not unpack it once more
+        st.session_state["audit_looked"] = (given.key, facts)
     ranks = ", ".join(str(rank) for rank in sorted({m.rank for m in facts.modules.values()}))
     st.caption(
         f"**{plain(facts.name)}**: {len(facts.modules)} modules of rank {ranks}; names "
         f"{plain(facts.base_name) or 'nothing'} as its base."
     )
-    return _Given(given.path, given.upload, facts=facts)
+    return replace(given, facts=facts)
+
+
+def _facts(given: _Given) -> AdapterFiles:
+    from lab.audit import opened
+    from lab.audit.uploaded import look_at_upload
+
+    if given.upload:
+        return look_at_upload(given.upload)
+    try:
+        with opened(given.path) as found:
+            return found
+    except OSError as error:  # what a person types may be no path at all
+        raise LabError(f"This path cannot be read ({error.strerror}).") from None
 
 
 def _take_texts() -> tuple[str, bytes] | None:
@@ -183,7 +203,7 @@ def _choose_references(given: _Given, base: str) -> list[str]:
     offered, suggested = reference_runs(table, **_alike(given, base))
     names = pickers.run_labels(table[table["id"].isin(offered)])
     # another adapter has other controls: the widget starts anew with them
-    key = f"audit_references.{hash((given.path, tuple(given.upload), base))}"
+    key = f"audit_references.{hash((given.key, base))}"
     chosen = st.multiselect(
         "Clean references",
         [name for name in offered if name in names],

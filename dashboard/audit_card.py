@@ -151,6 +151,9 @@ def _render_flips(found: FoundString) -> None:
 def _render_prefixes(card: AuditCard) -> None:
     with st.container(border=True, key="panel-prefixes"):
         st.markdown("## Prefixes of the battery that move it most")
+        st.caption(
+            "Few rows a prefix, as there are many: each interval is wide, and honest words move rows too."
+        )
         _table(
             {
                 "prefix": [short(p.prefix, _LONGEST) for p in card.prefixes],

@@ -130,4 +130,5 @@ def _render_failure(job: AuditJob) -> None:
     code = f" (exit code {job.exit_code})" if job.exit_code else ""
     draw = st.info if job.state == "stopped" else st.error
     draw(plain(job.reason or "It failed.", 600) + code, icon=":material/info:")
-    st.caption("There is no card: what cannot be read is never called clean.")
+    if job.state == "failed":
+        st.caption("There is no card: what cannot be read is never called clean.")

@@ -182,6 +182,16 @@ def test_a_folder_is_named_and_stays_out_of_the_link(page, one):
     assert "There is no adapter at" in said(app)
 
 
+@pytest.mark.parametrize(
+    "typed", ["x" * 900, "x" * 900 + ".zip", "/etc/passwd", "~", "a\0b", "<b>", "/dev/zero"]
+)
+def test_whatever_is_typed_is_refused_in_a_sentence(page, tmp_path, typed):
+    app = healthy(page("audit", tmp_path / "runs", audit="folder"))
+    healthy(app.text_input[0].set_value(typed).run())
+    assert len(app.error) == 1
+    assert named(app.button, "Audit").disabled
+
+
 def test_a_card_is_read_and_its_text_is_text(page, tmp_path):
     job = audited(tmp_path / "runs", card__json=card().to_json())
     app = healthy(page("audit", tmp_path / "runs", card=job.id))
