@@ -261,8 +261,8 @@ def _render_button(given: _Given, asked: Mapping[str, Any]) -> None:
     st.caption(
         "An audit runs; one runs at a time."
         if is_busy
-        else "One audit runs at a time. It takes about a minute for each adapter and reference, "
-        "and goes on when this page is closed."
+        else "One audit runs at a time. On MiniLM it takes minutes, more with each reference, and goes on "
+        "when this page is closed."
     )
 
 
