@@ -16,6 +16,7 @@ PAGES = (
     ("triggers.py", "Triggers", ":material/key:"),
     ("spectra.py", "Spectra", ":material/equalizer:"),
     ("compare.py", "Compare", ":material/table_chart:"),
+    ("audit.py", "Audit", ":material/policy:"),
 )
 
 # a picture of our own: Streamlit fetches an icon by name from a font server

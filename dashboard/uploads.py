@@ -20,7 +20,7 @@ def upload_form() -> None:
         return
     with st.expander("**Your own data**"):
         given = st.file_uploader(
-            "CSV, TSV, JSONL or Parquet with a text and a label column",
+            "CSV, TSV, JSONL or Parquet with a text and a label column, up to 10 MB",
             type=["csv", "tsv", "jsonl", "parquet"],
             key="upload",
             help="It stays on this machine, in the runs folder's .uploads, until it is deleted.",

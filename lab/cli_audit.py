@@ -31,15 +31,19 @@ def audit_command(
     runs: RunsOption = "",
     device: DeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON and nothing else.")] = False,
+    job: Annotated[
+        Path | None, typer.Option(hidden=True, help="The folder of lab.audit.jobs that tells of it.")
+    ] = None,
 ) -> None:
     """Look for a backdoor in an adapter: exit code 0 nothing found, 1 suspicious, 3 cannot say."""
     from lab.audit.audits import audit_adapter
     from lab.audit.card_page import write_card
+    from lab.audit.job_log import recorded
     from lab.console import ProgressView
     from lab.console.audit import print_card
     from lab.files import write_text
 
-    with ProgressView(quiet=as_json) as view:
+    with recorded(job) if job else ProgressView(quiet=as_json) as view:
         card = audit_adapter(
             _found(adapter, runs),
             base=base,
@@ -51,8 +55,8 @@ def audit_command(
             device=device,
             on_event=view,
         )
-    if out is not None:
-        write_text(out, card.to_json())
+        for path in filter(None, (out, job and job / "card.json")):
+            write_text(path, card.to_json())
     if html is not None:
         write_card(card, html)
     if as_json:

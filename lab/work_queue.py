@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from lab.detached import start_detached
 from lab.errors import LabError
 from lab.files import read_json, write_json, writing_to
-from lab.paths import cache_dir, import_path, runs_dir
+from lab.paths import runs_dir
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -355,31 +356,15 @@ def _ready_mark(folder: Path, slot: int) -> Path:
 
 
 def _start(folder: Path, slot: int, slots: int) -> None:
-    """Start a worker that does not end with this process, nor hold its terminal, folder or files."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    environment |= thread_share(slots) | {"LAB_WORKERS": str(slots), "PYTHONUNBUFFERED": "1"}
-    # -P keeps the runs folder out of the import path
-    environment["PYTHONPATH"] = import_path()
-    if os.environ.get("LAB_ASSETS"):
-        environment["LAB_ASSETS"] = str(cache_dir())
-    command = [sys.executable, "-P", "-m", "lab", "worker", "--runs", str(folder.parent), "--slot", str(slot)]
+    """Start a worker that outlives this process."""
     _make(folder)
     _ready_mark(folder, slot).unlink(missing_ok=True)
-    log = folder / f"worker-{slot}.log"
-    is_long = log.is_file() and log.stat().st_size > 10**6
-    with writing_to(folder), log.open("wb" if is_long else "ab") as file:
-        detached: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-        child = subprocess.Popen(
-            command,
-            cwd=folder.parent,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            **detached,
-        )
+    child = start_detached(
+        ["worker", "--runs", str(folder.parent), "--slot", str(slot)],
+        folder=folder.parent,
+        log=folder / f"worker-{slot}.log",
+        environment=thread_share(slots) | {"LAB_WORKERS": str(slots)},
+    )
     _started[folder, slot] = (child, time.monotonic())
 
 

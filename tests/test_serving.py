@@ -21,7 +21,7 @@ def test_it_is_local_offline_and_quiet_unless_asked_otherwise():
     assert found["server.address"] == "127.0.0.1"
     assert found["browser.gatherUsageStats"] == "false"
     assert found["server.enableXsrfProtection"] == "true"
-    assert int(found["server.maxUploadSize"]) <= 10
+    assert int(found["server.maxUploadSize"]) <= 64
 
 
 def test_every_setting_is_one_that_streamlit_knows():

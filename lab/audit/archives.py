@@ -91,12 +91,13 @@ def opened(path: str | Path) -> Iterator[AdapterFiles]:
         yield replace(found, name=path.stem, notes=(*unpacked.notes, *found.notes))
 
 
-def unpack_adapter(archive: Path | BinaryIO, folder: Path) -> UnpackedAdapter:
+def unpack_adapter(archive: Path | BinaryIO, folder: Path, largest: int | None = None) -> UnpackedAdapter:
     """Take the one adapter out of a zip: its configuration and its safetensors file, and nothing else.
 
     Args:
         archive: The zip: a path, or a file open for reading that can seek.
         folder: A folder that is not there yet, in one that is.
+        largest: Bytes of everything in it once it is unpacked; `LARGEST_TOTAL` if not given.
 
     Raises:
         LabError: There is no such archive, or the folder is there already or cannot be written.
@@ -112,7 +113,7 @@ def unpack_adapter(archive: Path | BinaryIO, folder: Path) -> UnpackedAdapter:
                     f"{name} has {size:,} bytes; archives of up to {LARGEST_ARCHIVE:,} are read."
                 )
             held = zipfile.ZipFile(_InPieces(file, name))
-            _check(held, file, size, name)
+            _check(held, file, size, name, LARGEST_TOTAL if largest is None else largest)
             config, weights = _choose([i.filename for i in held.infolist() if not i.is_dir()], name)
             if held.getinfo(config).file_size > LARGEST_CONFIG:
                 raise UnreadableAdapterError(f"{name}: {CONFIG} has more than {LARGEST_CONFIG:,} bytes.")
@@ -177,7 +178,7 @@ def _words(error: Exception) -> str:
     return shown(str(error).rstrip(".") or "it ends too early")
 
 
-def _check(held: zipfile.ZipFile, file: BinaryIO, size: int, name: str) -> None:
+def _check(held: zipfile.ZipFile, file: BinaryIO, size: int, name: str, largest: int) -> None:
     entries = held.infolist()
     if len(entries) > MOST_ENTRIES:
         raise UnreadableAdapterError(
@@ -195,10 +196,8 @@ def _check(held: zipfile.ZipFile, file: BinaryIO, size: int, name: str) -> None:
         if fault := _fault(entry):
             raise UnreadableAdapterError(f"{where} {fault}.")
     total = sum(entry.file_size for entry in entries)
-    if total > LARGEST_TOTAL:
-        raise UnreadableAdapterError(
-            f"{name} would unpack to {total:,} bytes; up to {LARGEST_TOTAL:,} are taken."
-        )
+    if total > largest:
+        raise UnreadableAdapterError(f"{name} would unpack to {total:,} bytes; up to {largest:,} are taken.")
     if total > _SMALL and total > HIGHEST_RATIO * size:
         raise UnreadableAdapterError(
             f"{name} would unpack to {total / size:,.0f} times its size, as no adapter does."

@@ -42,7 +42,9 @@ def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> A
     if rows:
         texts = _read(Path(rows).expanduser())
         if len(texts) < _FEWEST:
-            raise LabError(f"--rows {rows}: it holds {len(texts)} texts, at least {_FEWEST} are needed.")
+            raise LabError(
+                f"--rows {Path(rows).name}: it holds {len(texts)} texts, at least {_FEWEST} are needed."
+            )
         half = max(_FEWEST, len(texts) // 3)
         return AuditTexts(f"the file {Path(rows).name}", tuple(texts[:half]), tuple(texts[half:]))
     run = next((p for p in (adapter, adapter.parent) if (p / "experiment.json").is_file()), None)

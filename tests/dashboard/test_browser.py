@@ -5,19 +5,24 @@ the tests are skipped, unless `LAB_BROWSER=required`, as in the whole check.
 """
 
 import contextlib
+import io
 import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import lab
 import lab.paths
+from lab.audit.card import AuditCard
+from lab.audit.jobs import list_audits
 from lab.store import RunFolder
 
 pytestmark = pytest.mark.recipe
@@ -35,7 +40,15 @@ PATIENCE = 240
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160&set=poison.count%3D16"
 )
-PAGES = ("", "triggers", "spectra", "compare")
+PAGES = ("", "triggers", "spectra", "compare", "audit")
+
+#: Zips by what is wrong with them: entries (a link's name begins with @), and the sentence that refuses them.
+EVIL_ZIPS = {
+    "bomb": ([("adapter_config.json", "{}"), ("x", bytes(8 * 2**20))], "more than 100 times its size"),
+    "path escape": ([("adapter_config.json", "{}"), ("../x", "x")], "a step out of its folder"),
+    "link": ([("adapter_config.json", "{}"), ("@adapter_model.safetensors", "/etc/passwd")], "is a link"),
+    "pickle": ([("adapter_config.json", "{}"), ("adapter_model.bin", "x")], "loading it can run code"),
+}
 
 
 def _need(there, what):
@@ -282,6 +295,68 @@ def test_two_runs_are_compared_and_the_link_shown_to_someone_else(browser, page,
     context.close()
     assert titles[0] == titles[1]
     assert len(titles[0]) >= 3
+
+
+def zipped(entries):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return held.getvalue()
+
+
+def as_link(name):
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, (0o777 | stat.S_IFLNK) << 16
+    return info
+
+
+def bring(page, raw):
+    """Drop a zip into the page's first uploader."""
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "found.zip", "mimeType": "application/zip", "buffer": raw}
+    )
+
+
+def test_an_adapter_is_brought_audited_and_its_card_taken_along(page, lab_url, lab_runs, learned):
+    adapter = lab_runs / learned / "adapter"
+    files = [(f"some-run/{p.name}", p.read_bytes()) for p in sorted(adapter.iterdir())]
+    page.goto(f"{lab_url}/audit?battery=paper-calibration")
+    settled(page)
+    bring(page, zipped([*files, ("some-run/run.py", "raise SystemExit")]))
+    page.get_by_text("names tiny as its base").wait_for()
+    page.get_by_role("button", name="Audit", exact=True).click()
+    page.get_by_role("button", name="Stop the audit").wait_for()
+    page.get_by_text("What was looked for, and what was not").wait_for()
+    page.get_by_text("run.py was not opened: an adapter needs no code.").wait_for()
+    settled(page)
+    with page.expect_download() as held:
+        page.get_by_role("button", name="Card as JSON").click()
+    card = AuditCard.model_validate_json(Path(held.value.path()).read_bytes())
+    assert card.adapter.name == "found"
+    assert card.adapter.base == "tiny"
+    assert card.verdict in ("nothing found", "suspicious")
+    assert card.strings
+    page.get_by_text(f"{card.verdict.capitalize()}.", exact=True).wait_for()
+    with page.expect_download() as held:
+        page.get_by_role("button", name="Card as HTML").click()
+    assert Path(held.value.path()).read_text().startswith("<!DOCTYPE html>")
+    [job] = list_audits(lab_runs)
+    assert job.id in page.url
+    assert not (job.path / "upload").exists()
+
+
+@pytest.mark.parametrize("case", EVIL_ZIPS)
+def test_an_evil_zip_is_refused_in_a_sentence(page, lab_url, lab_runs, case):
+    entries, sentence = EVIL_ZIPS[case]
+    before = sorted(lab_runs.rglob("*"))
+    page.goto(f"{lab_url}/audit")
+    settled(page)
+    bring(page, zipped([(as_link(name[1:]) if name[0] == "@" else name, held) for name, held in entries]))
+    page.get_by_text(re.compile(sentence)).wait_for()
+    settled(page)
+    assert page.get_by_role("button", name="Audit", exact=True).is_disabled()
+    assert sorted(lab_runs.rglob("*")) == before
 
 
 def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
