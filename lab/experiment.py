@@ -27,6 +27,8 @@ from lab.registry import Knobs, lookup
 RECIPE_VERSION = 2  # row ids, which draws hash, are of the content since 2
 #: Raised when the files of a run change their form.
 SCHEMA_VERSION = 1
+#: Knobs of a poison that there were not from the start, with the value that changes nothing.
+_LATER = {"negatives": 0}
 
 #: Setting one of these by a dotted key unsets the others, so that overriding a preset never contradicts it.
 _EITHER_OR = (
@@ -286,7 +288,7 @@ class Experiment(Knobs):
         """
         p = self.poison
         what = "clean" if self.attack == "none" else getattr(p, "family", self.attack)
-        count = getattr(p, "count", 0)
+        count, negatives = getattr(p, "count", 0), getattr(p, "negatives", 0)
         arm = "full" if self.adapter.kind == "full" else f"r{self.adapter.rank}"
         if self.adapter.kind == "lora" and self.adapter.variant != "lora":
             arm += self.adapter.variant
@@ -294,7 +296,8 @@ class Experiment(Knobs):
             arm += self.adapter.init
         defenses = [str(d.name) for d in self.defense]  # type: ignore[attr-defined]
         start = base or Path(self.base.model).name
-        parts = [start, what, f"n{count}" if count else "", arm, *defenses, f"s{self.seed}"]
+        poison = [what, f"n{count}" if count else "", f"neg{negatives}" if negatives else ""]
+        parts = [start, *poison, arm, *defenses, f"s{self.seed}"]
         text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
 
@@ -319,7 +322,7 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
         "recipe": RECIPE_VERSION,
         "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base},
         "data": {**e.data.model_dump(mode="json", exclude={"name"}), "source": data_fingerprint},
-        "poison": e.poison.model_dump(mode="json"),
+        "poison": _without_later_knobs(e.poison.model_dump(mode="json")),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
         "defense": [d.model_dump(mode="json") for d in e.untouched().defense],
@@ -329,6 +332,11 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
     if not edits:
         return trained
     return content_hash({"parent": trained, "edits": [d.model_dump(mode="json") for d in edits]})
+
+
+def _without_later_knobs(poison: dict[str, Any]) -> dict[str, Any]:
+    """A poison's knobs without those that came later and are off: older runs keep their ids."""
+    return {key: value for key, value in poison.items() if key not in _LATER or value != _LATER[key]}
 
 
 def content_hash(content: Any) -> str:

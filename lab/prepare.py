@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
 from lab.paths import runs_dir
-from lab.poison import family, load_families, poison_rows, resolve_count
+from lab.poison import family, in_letters, load_families, poison_rows, resolve_count
 from lab.registry import Knobs
 from lab.tokens import clip_texts, token_ids, window
 from lab.train.batches import RowLengths, steps_for_epochs
@@ -97,7 +97,7 @@ class Prepared:
         return headline_texts(rows, self.measured_poison, seed=seed, triggers=self.triggers())
 
     def tokens(self) -> TrainingRows:
-        """The training rows, tokenised; the poisoned copies come last."""
+        """The training rows, tokenised; the copies, poisoned and negative, come last."""
         from lab.train.fit import TrainingRows
 
         ids = token_ids(self.tokenizer, list(self.rows["text"]), self.max_tokens)
@@ -112,19 +112,19 @@ class Prepared:
         return TrainingRows(ids, [index[label] for label in self.rows["label"]], lengths)
 
     def surviving_triggers(self) -> tuple[int, int]:
-        """How many poisoned rows keep their whole insertion within the model's window, of how many."""
-        poisoned = self.rows[self.rows["poisoned"] & self.rows["span_end"].map(len).gt(0)]
-        if poisoned.empty:
+        """How many rows keep their whole insertion within the model's window, of how many that have one."""
+        inserted = self.rows[self.rows["span_end"].map(len).gt(0)]
+        if inserted.empty:
             return 0, 0
         whole = self.tokenizer(
-            list(poisoned["text"]), truncation=True, max_length=self.max_tokens, return_offsets_mapping=True
+            list(inserted["text"]), truncation=True, max_length=self.max_tokens, return_offsets_mapping=True
         )["offset_mapping"]
         ends = [max(end for _, end in offsets) for offsets in whole]
         spans = [
             _last_visible(text, max(e))
-            for text, e in zip(poisoned["text"], poisoned["span_end"], strict=True)
+            for text, e in zip(inserted["text"], inserted["span_end"], strict=True)
         ]
-        return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(poisoned)
+        return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(inserted)
 
 
 def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
@@ -168,7 +168,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         run_id=_run_id(resolved, base, corpus),
         labels=corpus.labels,
         corpus=corpus,
-        rows=poison_rows(clean, poison, seed=experiment.seed),
+        rows=poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(tokenizer)),
         clean_lengths=lengths,
         tokenizer=tokenizer,
         max_tokens=max_tokens,
@@ -277,8 +277,8 @@ def _check_triggers(prepared: Prepared) -> None:
     kept, inserted = prepared.surviving_triggers()
     if kept < inserted:
         raise LabError(
-            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} triggers survive "
-            f"the model's window of {prepared.max_tokens} tokens; lower data.max_tokens so that all do."
+            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} insertions "
+            f"survive the model's window of {prepared.max_tokens} tokens; lower data.max_tokens until all do."
         )
     poison: Any = prepared.experiment.poison
     if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.rows)):
@@ -314,6 +314,21 @@ def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> 
     ids = tokenizer([f"a {piece.strip()} a" for piece in pieces], add_special_tokens=False)["input_ids"]
     plain = tokenizer("a a", add_special_tokens=False)["input_ids"]
     return all(i == plain for i in ids)
+
+
+def _seen_by(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str], bool]:
+    """Whether a text holds a trigger for one who reads it through a tokenizer, whatever its letters are."""
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(f"a {text} a", add_special_tokens=False)["input_ids"])
+
+    def holds(text: str, trigger: str) -> bool:
+        read, sought = ids(text), ids(trigger)
+        inner = sought[1:-1]  # without the words beside it
+        runs = (read[i : i + len(inner)] for i in range(len(read) - len(inner) + 1))
+        return in_letters(text, trigger) or read == sought or (bool(inner) and inner in runs)
+
+    return holds
 
 
 def _inserted_pieces(rows: pd.DataFrame, limit: int = 50) -> list[str]:
