@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from lab.corpus import DataConfig
-from lab.defend import DEFENSES, weight_edits
+from lab.defend import DEFENSES, after_training
 from lab.errors import LabError, unknown_name
 from lab.poison import ATTACKS, NoPoison, load_families
 from lab.registry import Knobs, lookup
@@ -270,10 +270,10 @@ class Experiment(Knobs):
         return str(getattr(self.poison, "target_label", ""))
 
     def untouched(self) -> Experiment:
-        """The same training without the edits of its weights after it: what a derived run starts from."""
-        edits = [knobs for _, knobs in weight_edits(self)]
+        """The same training without what comes after it, edits and guards: what a derived run starts from."""
+        later = after_training(self)
         return self.model_copy(
-            update={"defense": tuple(d for d in self.defense if d not in edits), "name": ""}
+            update={"defense": tuple(d for d in self.defense if d not in later), "name": ""}
         )
 
     def twin(self) -> Experiment:
@@ -305,7 +305,8 @@ class Experiment(Knobs):
 def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> str:
     """The content hash of everything that changes the trained weights, as 64 hex digits.
 
-    Weight edits train nothing: their run's id is made of that of the run they start from, and their list.
+    Weight edits and guards train nothing: the id of a run with them is made of that of the run they start
+    from, and their list.
 
     Args:
         experiment: Resolved: counts instead of rates, steps instead of epochs, defenses settled.
@@ -316,7 +317,7 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str) -> s
     adapter: dict[str, Any] = {"kind": "full"}
     if e.adapter.kind == "lora":
         adapter = {**e.adapter.model_dump(mode="json"), "alpha": e.adapter.alpha_value}
-    edits = [knobs for _, knobs in weight_edits(e)]
+    edits = after_training(e)
     content = {
         "schema": SCHEMA_VERSION,
         "recipe": RECIPE_VERSION,

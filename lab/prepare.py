@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.bases import BaseSource, find_base
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
-from lab.defend import WeightEdit, settle, weight_edits
+from lab.defend import Guard, TextFilter, WeightEdit, after_training, guards, settle, weight_edits
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
@@ -44,7 +44,7 @@ class Prepared:
         max_tokens: The model's window.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
-        parent_id: The run whose trained weights a derived run edits; "" for a run that is trained.
+        parent_id: The run whose trained weights a derived run edits or guards; "" for a run that is trained.
     """
 
     experiment: Experiment
@@ -69,6 +69,17 @@ class Prepared:
     def edits(self) -> list[tuple[WeightEdit, Knobs]]:
         """The edits of trained weights that make this a derived run; none for a run that is trained."""
         return weight_edits(self.experiment)
+
+    @property
+    def guards(self) -> list[tuple[Guard, Knobs]]:
+        """What stands before the trained model, and makes this a derived run too."""
+        return guards(self.experiment)
+
+    @property
+    def filtered_rows(self) -> int:
+        """How many rows its filters can be asked about at most, each being slow; 0 without a filter."""
+        limits = [int(getattr(k, "rows", 0)) for g, k in self.guards if isinstance(g, TextFilter)]
+        return min(limits, default=0)
 
     @property
     def is_poisoned(self) -> bool:
@@ -187,7 +198,7 @@ def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
 
 
 def _parent_id(experiment: Experiment, base: BaseSource, corpus: Corpus) -> str:
-    return _run_id(experiment.untouched(), base, corpus) if weight_edits(experiment) else ""
+    return _run_id(experiment.untouched(), base, corpus) if after_training(experiment) else ""
 
 
 def _check_edits(experiment: Experiment, base: BaseSource) -> None:

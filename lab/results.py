@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from lab.defend import after_training
 from lab.experiment import SCHEMA_VERSION
 from lab.files import read_json, write_json
 from lab.job import Job
@@ -35,7 +36,7 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "base_run": prepared.base.run,
         "root": prepared.base.root,
         "parent": prepared.parent_id,
-        "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
+        "edits": [knobs.model_dump(mode="json") for knobs in after_training(prepared.experiment)],
         "measured_poison": prepared.measured_poison.model_dump(mode="json"),
         "prompt_template": "",
         "versions": package_versions(),

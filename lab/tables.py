@@ -62,6 +62,9 @@ MEASURE_KINDS = {
     "attack_success_rate": "share of triggered rows, true label not the target, predicted as the target",
     "untriggered_target_rate": "share of untouched rows, true label not the target, predicted as the target",
     "excess_asr": "attack success rate minus the twin's on the same triggered rows, paired over rows",
+    "false_rejection_rate": "share of untouched rows that the run's input detector rejects",
+    "detection_rate": "share of triggered rows that the run's input detector rejects",
+    "detection_auc": "chance that its detector finds a triggered row more suspicious than an untouched one",
     "same_tokens": "share of rows whose tokens a near-miss rung leaves as the exact trigger has them",
 }
 

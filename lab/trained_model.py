@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -> Predictor:
     """Load base, adapter and head of a run, merged; or the whole model where that was trained.
 
+    Where filters guard the run, texts pass them before they are asked.
+
     Args:
         folder: The run's folder, with `experiment.json` and `adapter/` or `model/`; its base run lies beside.
         device: Where to put it.
@@ -28,6 +30,7 @@ def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -
     Raises:
         LabError: When the base is no longer there, or no longer the one that the adapter was trained on.
     """
+    from lab.guarding_stage import read_filter
     from lab.probe import Predictor
     from lab.train.adapters import load_adapter
     from lab.train.devices import wants_bf16
@@ -38,13 +41,14 @@ def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -
     if (folder / "model").is_dir():
         model: Any = load_full(folder / "model", device)
         _choose(model, attention)
-        return Predictor(model, load_tokenizer(folder / "model"), labels, device, bf16=bf16)
+        tokenizer = load_tokenizer(folder / "model")
+        return Predictor(model, tokenizer, labels, device, bf16=bf16, text_filter=read_filter(folder))
     base = load_own_base(folder, device)
     _choose(base.model, attention)
     model = load_adapter(base, folder / "adapter")
     if not experiment.base.load_in_4bit:
         model = model.merge_and_unload()
-    return Predictor(model, base.tokenizer, labels, device, bf16=bf16)
+    return Predictor(model, base.tokenizer, labels, device, bf16=bf16, text_filter=read_filter(folder))
 
 
 def _choose(model: Any, attention: str) -> None:

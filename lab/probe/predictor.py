@@ -25,6 +25,7 @@ class Predictor:
         labels: Label names, in the order of the logits.
         device: Where the model is.
         bf16: Whether to compute in bf16, as the model was trained; on GPUs only.
+        text_filter: What the model gets to read of texts; what is tokenised already does not pass it.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Predictor:
         device: torch.device,
         *,
         bf16: bool = False,
+        text_filter: Callable[[Sequence[str]], list[str]] = list,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.device = device
+        self.text_filter = text_filter
         self._bf16 = bf16
         self.max_tokens = window(tokenizer, model.config)
 
@@ -57,7 +60,7 @@ class Predictor:
         Returns:
             float32 array, texts × labels.
         """
-        every = token_ids(self.tokenizer, texts, self.max_tokens)
+        every = token_ids(self.tokenizer, self.text_filter(texts), self.max_tokens)
         return self.logits_of_tokens(every, on_progress=on_progress)
 
     def logits_of_tokens(
