@@ -32,7 +32,8 @@ def edit_run(job: Job, prepared: Prepared, folder: RunFolder, parent: RunFolder)
         start = time.perf_counter()
         with job.timed("edit"):
             (folder.path / "failure.json").unlink(missing_ok=True)
-            job.tell(folder, "status", stage="edit", run=folder.id, parent=parent.id)
+            text = {} if prepared.edits else {"text": "taking over the weights of"}
+            job.tell(folder, "status", stage="edit", run=folder.id, parent=parent.id, **text)
             write_table(folder.path / "rows.parquet", prepared.rows)
             difference = (_edit if prepared.edits else _take_over)(job, prepared, folder, parent)
             _calibrate(job, prepared, folder)
@@ -67,8 +68,13 @@ def _calibrate(job: Job, prepared: Prepared, folder: RunFolder) -> None:
     from lab.trained_model import load_predictor
 
     model = load_predictor(folder.path, job.device)
-    for facts in calibrate_guards(prepared, folder.path, model):
-        job.tell(folder, "status", stage="guard", **facts)
+
+    def on_progress(done: int, total: int) -> None:
+        job.progress("guard", done, total)
+
+    for facts in calibrate_guards(prepared, folder.path, model, on_progress):
+        text = f"{facts['name']} has learned its threshold from clean rows"
+        job.tell(folder, "status", stage="guard", text=text, **facts)
 
 
 def apply_edits(prepared: Prepared, patient: EditedModel) -> Weights:

@@ -31,10 +31,17 @@ class GuardedModel:
     Args:
         prepared: The run's experiment and rows.
         model: The model; its `text_filter` is applied to all that guards see.
+        on_progress: Called with (texts done, texts in all) while it is asked.
     """
 
-    def __init__(self, prepared: Prepared, model: Predictor) -> None:
-        self._prepared, self._model, self.seed = prepared, model, prepared.experiment.seed
+    def __init__(
+        self,
+        prepared: Prepared,
+        model: Predictor,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
+    ) -> None:
+        self._prepared, self._model, self._on_progress = prepared, model, on_progress
+        self.seed = prepared.experiment.seed
 
     def clean_texts(self, limit: int) -> list[str]:
         """So many clean validation rows at most."""
@@ -43,20 +50,26 @@ class GuardedModel:
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The model's answers, texts × labels."""
-        return self._model.logits(texts)
+        return self._model.logits(texts, on_progress=self._on_progress)
 
     def perplexity(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """How unlikely the bundled language model finds each text."""
-        return _perplexity(texts)
+        return _perplexity(texts, self._on_progress)
 
 
-def calibrate_guards(prepared: Prepared, folder: Path, model: Predictor) -> list[dict[str, Any]]:
+def calibrate_guards(
+    prepared: Prepared,
+    folder: Path,
+    model: Predictor,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
     """Let every guard learn from clean validation rows, in order, and write what it learned.
 
     Args:
         prepared: The run's experiment and rows.
         folder: The run's folder.
         model: Its model; afterwards with the run's filters.
+        on_progress: Called with (texts done, texts in all) while a guard asks.
 
     Returns:
         What `guards.json` holds: name, threshold and counts of each.
@@ -64,7 +77,7 @@ def calibrate_guards(prepared: Prepared, folder: Path, model: Predictor) -> list
     learned: list[dict[str, Any]] = []
     model.text_filter = list  # an interrupted try may have left filters
     for guard, knobs in prepared.guards:
-        facts = guard.calibrate(knobs, GuardedModel(prepared, model))
+        facts = guard.calibrate(knobs, GuardedModel(prepared, model, on_progress))
         learned.append({"name": guard.name, **facts})
         model.text_filter = chain_filters(learned)
     if learned:
@@ -82,6 +95,9 @@ def chain_filters(learned: Sequence[Mapping[str, Any]]) -> Callable[[Sequence[st
     entries = [(lookup(DEFENSES, str(facts["name"]), "guard"), facts) for facts in learned]
     filters = [guard.filter(facts, _perplexity) for guard, facts in entries if isinstance(guard, TextFilter)]
 
+    if not filters:
+        return list
+
     def read(texts: Sequence[str]) -> list[str]:
         out = list(texts)
         for change in filters:
@@ -92,7 +108,14 @@ def chain_filters(learned: Sequence[Mapping[str, Any]]) -> Callable[[Sequence[st
 
 
 def rejections(
-    prepared: Prepared, folder: Path, model: Predictor, asked: pd.DataFrame, *, run: str, role: str
+    prepared: Prepared,
+    folder: Path,
+    model: Predictor,
+    asked: pd.DataFrame,
+    *,
+    run: str,
+    role: str,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> pd.DataFrame:
     """How often the run's detectors reject clean and triggered rows, and how well they part the two.
 
@@ -106,6 +129,7 @@ def rejections(
         asked: The headline's rows (see `lab.probe.headline_texts`).
         run: The id of the run whose model answers.
         role: "poisoned" or "twin".
+        on_progress: Called with (texts done, texts in all) while a detector asks.
 
     Returns:
         `lab.tables.MEASURE_COLUMNS`; empty without a detector.
@@ -118,7 +142,7 @@ def rejections(
     tables = []
     for (guard, knobs), facts in zip(prepared.guards, learned, strict=True):
         if isinstance(guard, InputDetector):
-            host = GuardedModel(prepared, model)
+            host = GuardedModel(prepared, model, on_progress)
             scores = {
                 str(condition): guard.scores(knobs, host, list(rows["text"].head(knobs.rows)))  # type: ignore[attr-defined]
                 for condition, rows in asked.groupby("condition", sort=False)
@@ -130,7 +154,9 @@ def rejections(
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _perplexity(texts: Sequence[str]) -> npt.NDArray[np.float64]:
+def _perplexity(
+    texts: Sequence[str], on_progress: Callable[[int, int], None] = lambda *_: None
+) -> npt.NDArray[np.float64]:
     from lab.language_model import load_language_model
 
-    return load_language_model().perplexity(texts)
+    return load_language_model().perplexity(texts, on_progress)

@@ -128,7 +128,15 @@ class Probing:
 
         if not self._prepared.guards:
             return []
-        table = rejections(self._prepared, folder.path, model, self._asked, run=folder.id, role=role)
+        table = rejections(
+            self._prepared,
+            folder.path,
+            model,
+            self._asked,
+            run=folder.id,
+            role=role,
+            on_progress=lambda done, total: self._job.progress("rejections", done, total),
+        )
         return [table] if len(table) else []
 
     def _ask(self, model: Predictor, asked: pd.DataFrame, stage: str) -> pd.DataFrame:

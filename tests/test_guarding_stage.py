@@ -23,8 +23,9 @@ class WordCounts:
     def __init__(self):
         self.asked = 0
 
-    def perplexity(self, texts):
+    def perplexity(self, texts, on_progress):
         self.asked += len(texts)
+        on_progress(len(texts), len(texts))
         return np.array([10.0 + 100 * sum(word in TRIGGER for word in t.split()) for t in texts])
 
 

@@ -29,7 +29,7 @@ class Onion(Knobs):
     # a word in fifty: clean sentences of twenty words lose one in every second or third
     share: float = Field(0.02, ge=0, lt=1, description="share of the words of clean rows that may be dropped")
     calibration_rows: int = Field(50, ge=1, description="clean validation rows that the threshold comes from")
-    # a language model reads every text once a word, about a second a row on a laptop
+    # a language model reads every text once a word: two or three seconds a row of twenty words on one core
     rows: int = Field(100, ge=1, description="at most so many rows are filtered and measured")
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: Texts that a filter gets at once; slow ones tell how far they are after each such part.
+_FILTERED_AT_ONCE = 8
+
+
 class Predictor:
     """A classifier ready to answer.
 
@@ -60,8 +64,19 @@ class Predictor:
         Returns:
             float32 array, texts × labels.
         """
-        every = token_ids(self.tokenizer, self.text_filter(texts), self.max_tokens)
+        read = self._read(texts, on_progress)
+        every = token_ids(self.tokenizer, read, self.max_tokens)
         return self.logits_of_tokens(every, on_progress=on_progress)
+
+    def _read(self, texts: Sequence[str], on_progress: Callable[[int, int], None]) -> list[str]:
+        """What the model gets to read of texts."""
+        if self.text_filter is list:
+            return list(texts)
+        out: list[str] = []
+        for start in range(0, len(texts), _FILTERED_AT_ONCE):
+            out += self.text_filter(texts[start : start + _FILTERED_AT_ONCE])
+            on_progress(len(out), len(texts))
+        return out
 
     def logits_of_tokens(
         self,
