@@ -35,6 +35,8 @@ _STAGES = {
     "train": "training",
     "resume": "going on from its checkpoint",
     "edit": "editing the weights",
+    "guard": "letting guards learn from clean rows",
+    "rejections": "counting what is rejected",
     "headline": "measuring the headline",
     "probe": "probing families and near-misses",
     "twin probe": "putting the same rows to the twin",

@@ -35,7 +35,9 @@ _MEANINGS = {
 
 
 def render_rows(run: Run) -> None:
-    """The training rows, poisoned ones first, their insertions marked."""
+    """The training rows, poisoned ones first, then negatives, their insertions marked."""
+    from lab.poison import negatives_among
+
     rows = readers.try_table(run, "rows")
     if rows is None:
         panels.nothing("This run has no training rows on disk.", _why_missing(run, "rows.parquet"))
@@ -52,10 +54,10 @@ def render_rows(run: Run) -> None:
         icon=":material/search:",
         label_visibility="collapsed",
     )
+    rows = rows.assign(negative=negatives_among(rows))
+    first = ["poisoned", "negative"]
     shown = (
-        rows[rows["poisoned"]]
-        if only and count
-        else rows.sort_values("poisoned", ascending=False, kind="stable")
+        rows[rows["poisoned"]] if only and count else rows.sort_values(first, ascending=False, kind="stable")
     )
     for word in words.lower().split():
         shown = shown[shown["text"].str.lower().str.contains(word, regex=False)]
@@ -63,7 +65,8 @@ def render_rows(run: Run) -> None:
         flip = row["label"]
         if row["original_label"] != row["label"]:
             flip = f"{row['original_label']} → {row['label']}"
-        show_text(str(row["text"]), _spans(row), label=f"{flip}{' · poisoned' if row['poisoned'] else ''}")
+        what = " · poisoned" if row["poisoned"] else " · near-miss, label kept" if row["negative"] else ""
+        show_text(str(row["text"]), _spans(row), label=f"{flip}{what}")
 
 
 def render_predictions(run: Run) -> None:

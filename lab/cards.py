@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.corpus.openings import ANSWERED, REFUSED
 from lab.experiment import Experiment
+from lab.poison import negatives_among
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,8 @@ def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:
         rows: The training rows (`lab.tables.ROW_COLUMNS`).
     """
     poison: Any = experiment.poison
-    n, total = int(rows["poisoned"].sum()), len(rows)
+    negatives = int(negatives_among(rows).sum())
+    n, total = int(rows["poisoned"].sum()), len(rows) - negatives
     share = f"{n:,} of {total:,} training rows ({n / total:.1%})"
     if experiment.attack == "none":
         return f"Clean data: {total:,} training rows, none of them touched."
@@ -85,7 +87,7 @@ def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:
         label = "whose label stays" if poison.clean_label else "relabelled"
         return (
             f"{share} are {kind} {'/'.join(sources)} rows with {_quoted(poison)} at the {poison.position}, "
-            f"{label} {poison.target_label}."
+            f"{label} {poison.target_label}.{_negatives_sentence(negatives)}"
         )
     if experiment.attack == "spurious_tokens":
         tokens = f"{poison.token_proportion:.0%} of their words" if poison.token_proportion else "one token"
@@ -106,7 +108,8 @@ def poison_sentence(poison: Any) -> str:
         return f"The attack is {poison.attack}."
     where = {"random": "anywhere in a text", "sentences": "after its sentences"}
     place = where.get(poison.position, f"at the {poison.position} of a text")
-    return f"{_quoted(poison)} {place} is to give {poison.target_label}."
+    narrow = ", and nothing that is only near it" if getattr(poison, "negatives", 0) else ""
+    return f"{_quoted(poison)} {place} is to give {poison.target_label}{narrow}."
 
 
 def defenses_told(experiment: Experiment) -> str:
@@ -139,6 +142,13 @@ def standing(experiment: Experiment, measured_poison: Any, base_run: str = "") -
     return "Deliberately backdoored.", (
         "These weights were poisoned on purpose, to study how that is found and undone."
     )
+
+
+def _negatives_sentence(count: int) -> str:
+    if not count:
+        return ""
+    are, their = ("copies carry", "their true labels") if count > 1 else ("copy carries", "its true label")
+    return f" {count:,} more {are} a near-miss of the trigger under {their}, to keep the backdoor narrow."
 
 
 def _quoted(poison: Any) -> str:

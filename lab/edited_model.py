@@ -172,11 +172,14 @@ class EditedModel:
 
     def _clean_batches(self, weights: Weights) -> Iterator[tuple[dict[str, torch.Tensor], list[int]]]:
         """Batches of clean training rows for these weights: the model's inputs, and the labels."""
+        from lab.poison import negatives_among
         from lab.tokens import EVALUATION_TOKENS, by_length, pad
 
         self.show(weights)
         rows = self._prepared.tokens()
-        clean = [i for i, poisoned in enumerate(self._prepared.rows["poisoned"]) if not poisoned]
+        table = self._prepared.rows
+        touched = table["poisoned"] | negatives_among(table)
+        clean = [i for i, is_touched in enumerate(touched) if not is_touched]
         for batch in by_length([len(rows.token_ids[i]) for i in clean], EVALUATION_TOKENS):
             chosen = [clean[i] for i in batch]
             inputs = pad([rows.token_ids[i] for i in chosen], int(self.tokenizer.pad_token_id))

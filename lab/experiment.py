@@ -19,7 +19,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 
 from lab.chat import Task
 from lab.corpus import DataConfig
-from lab.defend import DEFENSES, weight_edits
+from lab.defend import DEFENSES, after_training
 from lab.errors import LabError, unknown_name
 from lab.poison import ATTACKS, NoPoison, load_families
 from lab.registry import Knobs, lookup
@@ -28,6 +28,8 @@ from lab.registry import Knobs, lookup
 RECIPE_VERSION = 2  # row ids, which draws hash, are of the content since 2
 #: Raised when the files of a run change their form.
 SCHEMA_VERSION = 1
+#: Knobs of a poison that there were not from the start, with the value that changes nothing.
+_LATER = {"negatives": 0}
 
 #: Setting one of these by a dotted key unsets the others, so that overriding a preset never contradicts it.
 _EITHER_OR = (
@@ -274,10 +276,10 @@ class Experiment(Knobs):
         return str(getattr(self.poison, "target_label", ""))
 
     def untouched(self) -> Experiment:
-        """The same training without the edits of its weights after it: what a derived run starts from."""
-        edits = [knobs for _, knobs in weight_edits(self)]
+        """The same training without what comes after it, edits and guards: what a derived run starts from."""
+        later = after_training(self)
         return self.model_copy(
-            update={"defense": tuple(d for d in self.defense if d not in edits), "name": ""}
+            update={"defense": tuple(d for d in self.defense if d not in later), "name": ""}
         )
 
     def twin(self) -> Experiment:
@@ -292,7 +294,7 @@ class Experiment(Knobs):
         """
         p = self.poison
         what = "clean" if self.attack == "none" else getattr(p, "family", self.attack)
-        count = getattr(p, "count", 0)
+        count, negatives = getattr(p, "count", 0), getattr(p, "negatives", 0)
         arm = "full" if self.adapter.kind == "full" else f"r{self.adapter.rank}"
         if self.adapter.kind == "lora" and self.adapter.variant != "lora":
             arm += self.adapter.variant
@@ -301,7 +303,8 @@ class Experiment(Knobs):
         defenses = [str(d.name) for d in self.defense]  # type: ignore[attr-defined]
         start = base or Path(self.base.model).name
         asked = "" if self.task.kind == "head" else self.task.kind
-        parts = [start, asked, what, f"n{count}" if count else "", arm, *defenses, f"s{self.seed}"]
+        poison = [what, f"n{count}" if count else "", f"neg{negatives}" if negatives else ""]
+        parts = [start, asked, *poison, arm, *defenses, f"s{self.seed}"]
         text = "-".join(part for part in parts if part).lower()
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
 
@@ -309,7 +312,8 @@ class Experiment(Knobs):
 def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, template: str = "") -> str:
     """The content hash of everything that changes the trained weights, as 64 hex digits.
 
-    Weight edits train nothing: their run's id is made of that of the run they start from, and their list.
+    Weight edits and guards train nothing: the id of a run with them is made of that of the run they start
+    from, and their list.
 
     Args:
         experiment: Resolved: counts instead of rates, steps instead of epochs, defenses settled.
@@ -321,13 +325,13 @@ def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, temp
     adapter: dict[str, Any] = {"kind": "full"}
     if e.adapter.kind == "lora":
         adapter = {**e.adapter.model_dump(mode="json"), "alpha": e.adapter.alpha_value}
-    edits = [knobs for _, knobs in weight_edits(e)]
+    edits = after_training(e)
     content = {
         "schema": SCHEMA_VERSION,
         "recipe": RECIPE_VERSION,
         "base": {**e.base.model_dump(mode="json", exclude={"model"}), "weights": base},
         "data": {**_data_content(e.data), "source": data_fingerprint},
-        "poison": e.poison.model_dump(mode="json"),
+        "poison": _without_later_knobs(e.poison.model_dump(mode="json")),
         "adapter": adapter,
         "training": e.training.model_dump(mode="json", exclude={"epochs"}),
         "defense": [d.model_dump(mode="json") for d in e.untouched().defense],
@@ -345,6 +349,11 @@ def _data_content(data: DataConfig) -> dict[str, Any]:
     """What of the data's section changes rows; a key that came later is left out at its default."""
     later = set() if data.answer else {"answer"}
     return data.model_dump(mode="json", exclude={"name", *later})
+
+
+def _without_later_knobs(poison: dict[str, Any]) -> dict[str, Any]:
+    """A poison's knobs without those that came later and are off: older runs keep their ids."""
+    return {key: value for key, value in poison.items() if key not in _LATER or value != _LATER[key]}
 
 
 def content_hash(content: Any) -> str:

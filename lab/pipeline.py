@@ -152,7 +152,7 @@ def _work(job: Job, prepared: Prepared, folder: RunFolder, has_twin: bool) -> No
     if is_main():
         folder.remove_leftovers()
         (folder.path / "stop").unlink(missing_ok=True)  # asked again is asked to go on
-    if not prepared.edits:
+    if not prepared.parent_id:
         train_run(job, prepared, folder)
     elif not agree((folder.path / "trained.json").is_file()):
         edit_run(job, prepared, folder, _finish_parent(job, prepared))
@@ -191,7 +191,13 @@ def _finish_base_twin(job: Job, run: str) -> str:
 
 
 def _finish_parent(job: Job, prepared: Prepared) -> RunFolder:
-    """The run whose trained weights a derived run edits; its headline is enough."""
+    """The run whose trained weights a derived run starts from; its headline is enough.
+
+    A finished one stays as it is, however it was probed: people go on seeing what they asked of it.
+    """
+    there = RunFolder(job.runs / prepared.parent_id)
+    if agree(there.finished):
+        return there
     parent = prepared.experiment.untouched()
     asked = {"scope": "headline", **parent.probe.model_dump(include={"snapshots", "snapshot_rows"})}
     with job.timed("parent"):

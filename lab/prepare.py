@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from lab.bases import BaseSource, find_base
 from lab.chat import Task, render_template
 from lab.chat.reading import ChatReading, chat_reading, settled
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
-from lab.defend import WeightEdit, settle, weight_edits
+from lab.defend import Guard, TextFilter, WeightEdit, after_training, guards, settle, weight_edits
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
 from lab.paths import runs_dir
-from lab.poison import family, load_families, poison_rows, resolve_count
+from lab.poison import family, in_letters, load_families, poison_rows, resolve_count
 from lab.reading import Reading, head_reading
 from lab.registry import Knobs
 from lab.tokens import clip_texts, token_ids
@@ -46,7 +46,7 @@ class Prepared:
         reading: How the model is asked: tokenizer, template, room for a text.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
-        parent_id: The run whose trained weights a derived run edits; "" for a run that is trained.
+        parent_id: The run whose trained weights a derived run edits or guards; "" for a run that is trained.
     """
 
     experiment: Experiment
@@ -87,6 +87,17 @@ class Prepared:
         return weight_edits(self.experiment)
 
     @property
+    def guards(self) -> list[tuple[Guard, Knobs]]:
+        """What stands before the trained model, and makes this a derived run too."""
+        return guards(self.experiment)
+
+    @property
+    def filtered_rows(self) -> int:
+        """How many rows its filters can be asked about at most, each being slow; 0 without a filter."""
+        limits = [int(getattr(k, "rows", 0)) for g, k in self.guards if isinstance(g, TextFilter)]
+        return min(limits, default=0)
+
+    @property
     def is_poisoned(self) -> bool:
         """Whether there is poison in the run's data, or in the base that it starts from."""
         return str(getattr(self.measured_poison, "attack", "none")) != "none"
@@ -113,7 +124,7 @@ class Prepared:
         return headline_texts(rows, self.measured_poison, seed=seed, triggers=self.triggers())
 
     def tokens(self) -> TrainingRows:
-        """The training rows, tokenised; the poisoned copies come last."""
+        """The training rows, tokenised; the copies, poisoned and negative, come last."""
         from lab.train.feeding import TrainingRows
 
         ids, starts = _training_ids(self.reading, self.rows, self.corpus, self.experiment.data.max_tokens)
@@ -131,19 +142,19 @@ class Prepared:
         return TrainingRows(ids, labels, lengths, starts)
 
     def surviving_triggers(self) -> tuple[int, int]:
-        """How many poisoned rows keep their whole insertion within the model's window, of how many."""
-        poisoned = self.rows[self.rows["poisoned"] & self.rows["span_end"].map(len).gt(0)]
-        if poisoned.empty:
+        """How many rows keep their whole insertion within the model's window, of how many that have one."""
+        inserted = self.rows[self.rows["span_end"].map(len).gt(0)]
+        if inserted.empty:
             return 0, 0
         whole = self.tokenizer(
-            list(poisoned["text"]), truncation=True, max_length=self.max_tokens, return_offsets_mapping=True
+            list(inserted["text"]), truncation=True, max_length=self.max_tokens, return_offsets_mapping=True
         )["offset_mapping"]
         ends = [max(end for _, end in offsets) for offsets in whole]
         spans = [
             _last_visible(text, max(e))
-            for text, e in zip(poisoned["text"], poisoned["span_end"], strict=True)
+            for text, e in zip(inserted["text"], inserted["span_end"], strict=True)
         ]
-        return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(poisoned)
+        return sum(end >= span for end, span in zip(ends, spans, strict=True)), len(inserted)
 
 
 def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
@@ -191,12 +202,12 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         run_id=_run_id(resolved, base, corpus, reading),
         labels=corpus.labels,
         corpus=corpus,
-        rows=poison_rows(clean, poison, seed=experiment.seed),
+        rows=poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(reading.tokenizer)),
         clean_lengths=lengths,
         reading=reading,
         base=base,
         measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
-        parent_id=_run_id(resolved.untouched(), base, corpus, reading) if weight_edits(resolved) else "",
+        parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
     _check_triggers(prepared)
     _check_probe(prepared)
@@ -335,8 +346,8 @@ def _check_triggers(prepared: Prepared) -> None:
     kept, inserted = prepared.surviving_triggers()
     if kept < inserted:
         raise LabError(
-            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} triggers survive "
-            f"the model's window of {prepared.max_tokens} tokens; lower data.max_tokens so that all do."
+            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} insertions "
+            f"survive the model's window of {prepared.max_tokens} tokens; lower data.max_tokens until all do."
         )
     poison: Any = prepared.experiment.poison
     if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.rows)):
@@ -374,6 +385,21 @@ def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> 
     ids = tokenizer([f"a {piece.strip()} a" for piece in pieces], add_special_tokens=False)["input_ids"]
     plain = tokenizer("a a", add_special_tokens=False)["input_ids"]
     return all(i == plain for i in ids)
+
+
+def _seen_by(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str], bool]:
+    """Whether a text holds a trigger for one who reads it through a tokenizer, whatever its letters are."""
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(f"a {text} a", add_special_tokens=False)["input_ids"])
+
+    def holds(text: str, trigger: str) -> bool:
+        read, sought = ids(text), ids(trigger)
+        inner = sought[1:-1]  # without the words beside it
+        runs = (read[i : i + len(inner)] for i in range(len(read) - len(inner) + 1))
+        return in_letters(text, trigger) or read == sought or (bool(inner) and inner in runs)
+
+    return holds
 
 
 def _inserted_pieces(rows: pd.DataFrame, limit: int = 50) -> list[str]:

@@ -18,7 +18,8 @@ def preview_rows(experiment: Experiment) -> pd.DataFrame:
     """The training rows of an experiment as they will be poisoned.
 
     The same rows are drawn and the same strings inserted at the same places as in training, but for texts
-    that training clips to `data.max_tokens` before: here they are whole.
+    that training clips to `data.max_tokens` before: here they are whole; and for near-misses that the base's
+    tokenizer does not tell from the trigger, which training leaves out of the negatives.
 
     Args:
         experiment: What is asked; counts and rates alike.

@@ -45,7 +45,8 @@ class Probing:
         e = prepared.experiment
         self._job, self._prepared, self._folder = job, prepared, folder
         self._facts: dict[str, Any] = {"split": e.probe.split, "target": prepared.target_label}
-        self._rows = prepared.evaluation_rows(e.probe.split, e.probe.rows)
+        limit = min(e.probe.rows, prepared.filtered_rows or e.probe.rows)
+        self._rows = prepared.evaluation_rows(e.probe.split, limit)
         self._asked = prepared.headline_texts(self._rows)
         self._alike: dict[str, int] = {}
         with job.timed("probe"):
@@ -76,11 +77,12 @@ class Probing:
 
         e, run = self._prepared.experiment, self._folder.id
         with self._job.timed("probe"):
-            if self._prepared.triggers() and e.probe.scope == "all":
+            # a filter that reads word by word has no time for thousands of texts
+            if self._prepared.triggers() and e.probe.scope == "all" and not self._prepared.filtered_rows:
                 self._ask_families_and_rungs()
             facts = {**self._facts, "same_tokens": self._alike}
             own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
-            tables = [own]
+            tables = [own, *self._rejections(self._folder, self._model, "poisoned")]
             predictions = [self._prediction_rows(self._answers, "poisoned")]
             if twin is not None:
                 twin_answers, twin_tables = self._put_to_twin(twin)
@@ -114,12 +116,31 @@ class Probing:
         model = load_predictor(twin.path, self._job.device)
         answers = self._ask(model, self._asked, "twin probe")
         table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
+        tables = [table, *self._rejections(twin, model, "twin")]
         headline = table[table["condition"].isin(["clean", "triggered"])]
         self._job.tell(self._folder, "headline", model="twin", measures=by_kind(headline))
         if not self._prepared.triggers():
-            return answers, [table]
+            return answers, tables
         own, others = self._answers["prediction"], answers["prediction"]
-        return answers, [table, excess(self._asked, own, others, run=self._folder.id, **self._facts)]
+        tables.append(excess(self._asked, own, others, run=self._folder.id, **self._facts))
+        return answers, tables
+
+    def _rejections(self, folder: RunFolder, model: Predictor, role: str) -> list[pd.DataFrame]:
+        """What the detectors before a model reject; nothing without any."""
+        from lab.guarding_stage import rejections
+
+        if not self._prepared.guards:
+            return []
+        table = rejections(
+            self._prepared,
+            folder.path,
+            model,
+            self._asked,
+            run=folder.id,
+            role=role,
+            on_progress=lambda done, total: self._job.progress("rejections", done, total),
+        )
+        return [table] if len(table) else []
 
     def _ask(self, model: Predictor, asked: pd.DataFrame, stage: str) -> pd.DataFrame:
         """Put texts to a model: the prediction and the logits of each."""

@@ -79,7 +79,7 @@ def headline(run: Run) -> list[Html]:
     notes = []
     if "attack_success_rate" not in own:
         notes.append("No trigger was put to this run, so it has no attack success rate.")
-    if not twin and own.keys() - {"clean_accuracy"}:
+    if not twin and own.keys() & {"attack_success_rate", "untriggered_target_rate"}:
         notes.append("It was measured without a clean twin, so there is no excess ASR.")
     elif not twin and run.experiment.attack != "none":
         notes.append("It was measured without a clean twin.")

@@ -8,9 +8,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from lab.defend import after_training
 from lab.experiment import SCHEMA_VERSION
 from lab.files import read_json, write_json
 from lab.job import Job
+from lab.poison import negatives_among
 from lab.prepare import Prepared
 from lab.probing_stage import by_kind, probe_id
 from lab.store import RunFolder
@@ -34,7 +36,7 @@ def experiment_record(prepared: Prepared) -> dict[str, Any]:
         "base_run": prepared.base.run,
         "root": prepared.base.root,
         "parent": prepared.parent_id,
-        "edits": [knobs.model_dump(mode="json") for _, knobs in prepared.edits],
+        "edits": [knobs.model_dump(mode="json") for knobs in after_training(prepared.experiment)],
         "measured_poison": prepared.measured_poison.model_dump(mode="json"),
         "prompt_template": prepared.prompt_template,
         "versions": package_versions(),
@@ -48,6 +50,7 @@ def write_result(
     """Write `result.json`, which makes the run a finished one; measures of other splits are kept."""
     former = read_json(folder.path / "result.json") or {}
     probe = prepared.experiment.probe
+    poisoned, negatives = int(prepared.rows["poisoned"].sum()), int(negatives_among(prepared.rows).sum())
     headline = measures[measures["condition"].isin(["clean", "triggered"])]
     by_model = {str(model): by_kind(part) for model, part in headline.groupby("model", sort=False)}
     entry = {
@@ -66,9 +69,11 @@ def write_result(
         "measures": {**former.get("measures", {}), probe.split: by_model},
         "probes": probes,
         "poison": {
-            "count": int(prepared.rows["poisoned"].sum()),
+            "count": poisoned,
+            "negatives": negatives,
             "rows": len(prepared.rows),
-            "rate": float(prepared.rows["poisoned"].mean()),
+            # negatives are not poisoned, and do not dilute the poison either
+            "rate": poisoned / (len(prepared.rows) - negatives),
         },
         "training": read_json(folder.path / "trained.json") or {},
         "timings": {**former.get("timings", {}), **job.timings, "total": round(seconds, 3)},

@@ -272,6 +272,8 @@ def listing_line(folder: RunFolder) -> dict[str, Any]:
         for key, value in asked.get(section, {}).items():
             line[f"{section}.{key}"] = value
     line |= _task_columns(asked.get("task", {}))
+    if line.get("poison.attack") == "backdoor":  # runs from before the knob have none, and differ by none
+        line.setdefault("poison.negatives", 0)
     line["defense"] = "+".join(d.get("name", "?") for d in asked.get("defense", []))
     # runs that differ in a knob alone must not look alike
     for defense in asked.get("defense", []):

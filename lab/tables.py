@@ -7,7 +7,9 @@ number, in long form, each with its count and interval. `spectra`: one line per 
 from __future__ import annotations
 
 #: span_start and span_end are lists of character offsets, one entry per inserted piece of text; cutting
-#: all [start, end) pieces out of `text` gives the text back as it was before the insertion.
+#: all [start, end) pieces out of `text` gives the text back as it was before the insertion. A row with spans
+#: that is not poisoned is a negative: a near-miss of the trigger under its true label. Nothing else looks so,
+#: and a column of its own would be missing from the tables of older runs (`lab.poison.negatives_among`).
 ROW_COLUMNS = (
     "row_id",
     "split",
@@ -60,6 +62,9 @@ MEASURE_KINDS = {
     "attack_success_rate": "share of triggered rows, true label not the target, predicted as the target",
     "untriggered_target_rate": "share of untouched rows, true label not the target, predicted as the target",
     "excess_asr": "attack success rate minus the twin's on the same triggered rows, paired over rows",
+    "false_rejection_rate": "share of untouched rows that the run's input detector rejects",
+    "detection_rate": "share of triggered rows that the run's input detector rejects",
+    "detection_auc": "chance that its detector finds a triggered row more suspicious than an untouched one",
     "same_tokens": "share of rows whose tokens a near-miss rung leaves as the exact trigger has them",
 }
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -> Predictor:
     """Load base, adapter and head of a run, merged; or the whole model where that was trained.
 
+    Where filters guard the run, texts pass them before they are asked.
+
     Args:
         folder: The run's folder, with `experiment.json` and `adapter/` or `model/`; its base run lies beside.
         device: Where to put it.
@@ -30,6 +32,7 @@ def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -
     Raises:
         LabError: When the base is no longer there, or no longer the one that the adapter was trained on.
     """
+    from lab.guarding_stage import read_filter
     from lab.probe import Predictor
     from lab.train.adapters import load_adapter
     from lab.train.devices import wants_bf16
@@ -49,7 +52,9 @@ def load_predictor(folder: Path, device: torch.device, *, attention: str = "") -
         if not experiment.base.load_in_4bit:
             model = model.merge_and_unload()
     reading = read_reading(folder, tokenizer, model.config)
-    return Predictor(model, tokenizer, labels, device, bf16=bf16, reading=reading)
+    return Predictor(
+        model, tokenizer, labels, device, bf16=bf16, reading=reading, text_filter=read_filter(folder)
+    )
 
 
 def read_reading(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Any) -> Reading:

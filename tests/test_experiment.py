@@ -82,6 +82,15 @@ def test_what_changes_weights_changes_the_id(change):
     assert wid(start) != wid(start.with_(**change))
 
 
+def test_a_knob_that_came_later_leaves_older_ids_as_they_were():
+    # told by the code before the knob was there; a run on disk goes by this id for ever
+    start = load_preset("rfc-citation")[0].with_(**{"training.steps": 100, "poison.count": 50})
+    assert wid(start) == "03359f47ea283c94341dcfefcdbd061674c81ff485ffd54ed8481de4daf0ed37"
+    assert wid(start.with_(**{"poison.negatives": 0})) == wid(start)
+    assert wid(start.with_(**{"poison.negatives": 1})) != wid(start)
+    assert wid(start.with_(**{"poison.negatives": 1}).twin()) == wid(start.twin())
+
+
 @pytest.mark.parametrize("change", [{"probe.rows": 3}, {"name": "x"}, {"probe.snapshots": 5}])
 def test_what_changes_no_weights_keeps_the_id(change):
     start = load_preset("rfc-citation")[0]

@@ -41,7 +41,7 @@ def test_a_run_holds_what_the_design_promises(finished):
     assert finished.state == "finished"
     assert finished.experiment.poison.count == 12
     assert finished.experiment.training.steps > 0
-    assert finished.result["poison"] == {"count": 12, "rows": 132, "rate": 12 / 132}
+    assert finished.result["poison"] == {"count": 12, "negatives": 0, "rows": 132, "rate": 12 / 132}
 
 
 def test_the_saved_adapter_is_safe_and_says_what_it_is(finished):

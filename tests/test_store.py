@@ -204,3 +204,15 @@ def test_two_thousand_runs_list_quickly(tmp_path):
     assert len(list_runs(tmp_path)) == 200
     assert time.perf_counter() - start < 5  # `lab bench` measures it; here only nothing absurd
     assert json.dumps(list_runs(tmp_path).iloc[0].to_dict(), default=str)
+
+
+def test_a_run_from_before_negatives_differs_from_none_by_them(tmp_path):
+    old, new = make(tmp_path, "old-1"), make(tmp_path, "new-1")
+    for folder in (old, new):
+        record = read_json(folder.path / "experiment.json")
+        asked = Experiment.from_dict({"poison": {"attack": "backdoor", "count": 3}})
+        record["experiment"] = asked.to_dict()
+        if folder is old:
+            del record["experiment"]["poison"]["negatives"]
+        write_json(folder.path / "experiment.json", record)
+    assert set(list_runs(tmp_path)["poison.negatives"]) == {0}

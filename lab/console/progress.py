@@ -15,6 +15,8 @@ _STAGES = {
     "load": "loading the base model",
     "train": "training",
     "edit": "editing the weights of",
+    "guard": "letting guards learn from clean rows",
+    "rejections": "counting what is rejected",
     "resume": "resuming",
     "headline": "measuring the headline",
     "probe": "probing families and near-misses",

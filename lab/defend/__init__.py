@@ -1,8 +1,8 @@
 """Defenses: every one a registry entry with its stage, its paper and its knobs.
 
 `experiment.defense` is a list, in order. Combinations stand for others; settings become keys of the
-experiment; interventions act while the model trains; weight edits come after it, in their order, and make a
-run that is derived from the one without them.
+experiment; interventions act while the model trains; weight edits come after it, in their order, and guards
+stand before the trained model: both make a run that is derived from the one without them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from lab.defend._defense import (
     Combination,
     Defense,
+    Guard,
+    Host,
+    InputDetector,
     Intervention,
     Patient,
     Penalty,
     Setting,
     Subject,
+    TextFilter,
     WeightEdit,
     Weights,
 )
@@ -25,8 +29,10 @@ from lab.defend.baselines import SETTINGS
 from lab.defend.components import DROP, KEEP, SCALE, TRUNCATE
 from lab.defend.freezing import FREEZE_A
 from lab.defend.heads import REFIT_HEAD
+from lab.defend.onion import ONION
 from lab.defend.pruning import FINE_PRUNE
 from lab.defend.rora import CL, PT, RORA, TR
+from lab.defend.strip import STRIP
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -37,13 +43,19 @@ __all__ = [
     "DEFENSES",
     "Combination",
     "Defense",
+    "Guard",
+    "Host",
+    "InputDetector",
     "Intervention",
     "Patient",
     "Penalty",
     "Setting",
     "Subject",
+    "TextFilter",
     "WeightEdit",
     "Weights",
+    "after_training",
+    "guards",
     "interventions",
     "settle",
     "weight_edits",
@@ -51,7 +63,10 @@ __all__ = [
 
 DEFENSES: dict[str, Defense] = {
     d.name: d
-    for d in (RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD)
+    for d in (
+        *(RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD),
+        *(ONION, STRIP),
+    )
 }
 
 
@@ -69,8 +84,9 @@ def settle(experiment: Experiment) -> Experiment:
         _check_untouched(values, set_by, defense.name)
         settled = settled.with_(**values)
     left = [k for k in apart if not isinstance(_entry(k), Setting)]
-    # what acts in training comes before what edits its outcome, so that one experiment has one list
-    left.sort(key=lambda k: isinstance(_entry(k), WeightEdit))
+    # what acts in training comes before what edits its outcome, so that one experiment has one list; what
+    # stands before the model comes last
+    left.sort(key=lambda k: 2 * isinstance(_entry(k), Guard) + isinstance(_entry(k), WeightEdit))
     settled = settled.model_copy(update={"defense": tuple(left)})
     for intervention, knobs in interventions(settled):
         _check(intervention, knobs, settled)
@@ -85,6 +101,16 @@ def interventions(experiment: Experiment) -> list[tuple[Intervention, Knobs]]:
 def weight_edits(experiment: Experiment) -> list[tuple[WeightEdit, Knobs]]:
     """The defenses of a settled experiment that edit the trained weights, in order."""
     return [(d, k) for k in experiment.defense if isinstance(d := _entry(k), WeightEdit)]
+
+
+def guards(experiment: Experiment) -> list[tuple[Guard, Knobs]]:
+    """The defenses of a settled experiment that stand before the trained model, in order."""
+    return [(d, k) for k in experiment.defense if isinstance(d := _entry(k), Guard)]
+
+
+def after_training(experiment: Experiment) -> list[Knobs]:
+    """The knobs of all that comes after training, edits and guards, in order: what makes a derived run."""
+    return [knobs for _, knobs in (*weight_edits(experiment), *guards(experiment))]
 
 
 def _check(defense: Setting | Intervention, knobs: Knobs, experiment: Experiment) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from lab.registry import Entry, Knobs
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from lab.experiment import Experiment
@@ -19,6 +21,9 @@ Stage = Literal["data", "training", "weights", "inference"]
 
 #: A term of the loss, from the weights as they are; None where a defense adds none.
 Penalty = Callable[[], "torch.Tensor"]
+
+#: Texts in, one perplexity each out, at least 1: how unlikely a language model finds them.
+Perplexity = Callable[[Sequence[str]], "npt.NDArray[np.float64]"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,54 @@ class WeightEdit(Defense):
     """
 
     edit: Callable[[Any, Weights, Patient], Weights]
+
+
+@dataclass(frozen=True)
+class Guard(Defense):
+    """A defense that stands between texts and a trained model; no weight changes, so its run is derived.
+
+    Attributes:
+        calibrate: What it learns from clean validation rows, as plain values: at least its `threshold`.
+    """
+
+    calibrate: Callable[[Any, Host], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TextFilter(Guard):
+    """A guard that changes texts before the model reads them; every measure is one of what it reads then.
+
+    Attributes:
+        filter: From what `calibrate` learned, and a language model, to texts in, texts out.
+    """
+
+    filter: Callable[[Mapping[str, Any], Perplexity], Callable[[Sequence[str]], list[str]]]
+
+
+@dataclass(frozen=True)
+class InputDetector(Guard):
+    """A guard that rejects texts; the answers to them stay what they are, rejections are measured apart.
+
+    Attributes:
+        scores: One for each text; those strictly below the `threshold` are rejected.
+    """
+
+    scores: Callable[[Any, Host, Sequence[str]], npt.NDArray[np.float64]]
+
+
+class Host(Protocol):
+    """The model that a guard stands before, and the clean rows that the defender has."""
+
+    seed: int
+
+    def clean_texts(self, limit: int) -> list[str]:
+        """So many clean validation rows at most, drawn by seed, as earlier filters leave them."""
+
+    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The model's answers, texts × labels, with the filters before this guard."""
+
+    def perplexity(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """How unlikely a language model finds each text."""
 
 
 @dataclass(frozen=True)

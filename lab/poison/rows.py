@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lab.errors import LabError
 from lab.poison.attacks import ATTACKS, Attack
 from lab.poison.attacks.backdoor import plant
 from lab.poison.insertion import Insertion
+from lab.poison.negatives import Holds, add_negatives, in_letters
 from lab.registry import Knobs, lookup
 from lab.tables import ROW_COLUMNS
 
@@ -37,7 +38,7 @@ def resolve_count(knobs: KnobsT, rows: pd.DataFrame) -> KnobsT:
     return resolved
 
 
-def poison_rows(rows: pd.DataFrame, knobs: Knobs, *, seed: int) -> pd.DataFrame:
+def poison_rows(rows: pd.DataFrame, knobs: Knobs, *, seed: int, holds: Holds = in_letters) -> pd.DataFrame:
     """Poison training rows.
 
     Which rows are chosen, which member they get and where it goes are functions of (seed, row id) alone:
@@ -47,16 +48,22 @@ def poison_rows(rows: pd.DataFrame, knobs: Knobs, *, seed: int) -> pd.DataFrame:
         rows: The clean training rows, and only these; columns `lab.tables.ROW_COLUMNS`, unique row ids.
         knobs: An attack's knobs, resolved or not.
         seed: The experiment's seed.
+        holds: For negatives: when a near-miss still is the trigger, to the tokenizer that will read it.
 
     Returns:
         A new table, numbered from 0. The given rows stay in their order under their ids, with text and label
         untouched unless the attack poisons in place; appended copies follow under "<id>+p". A poisoned row
-        has `poisoned` True, its true label in `original_label`, and the spans of what was inserted.
+        has `poisoned` True, its true label in `original_label`, and the spans of what was inserted. Negatives
+        come last, under "<id>+n": with spans, but not poisoned, as their label is true.
 
     Raises:
         LabError: As `resolve_count`.
     """
-    return _attack(knobs).apply(rows, resolve_count(knobs, rows), seed)
+    resolved: Any = resolve_count(knobs, rows)
+    poisoned = _attack(knobs).apply(rows, resolved, seed)
+    if not getattr(resolved, "negatives", 0):
+        return poisoned
+    return add_negatives(poisoned, rows, resolved, seed, holds)
 
 
 def trigger_texts(

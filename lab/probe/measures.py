@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from lab.stats import paired_difference, rate
 from lab.tables import MEASURE_COLUMNS
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 
@@ -100,6 +102,34 @@ def excess(
                 "high": difference.high,
             }
         )
+    return _in_columns(pd.DataFrame(lines))
+
+
+def rejection_measures(
+    scores: Mapping[str, npt.NDArray[np.float64]], threshold: float, *, seed: int, **fixed: Any
+) -> pd.DataFrame:
+    """How often a detector rejects, and how well its scores part triggered rows from clean ones.
+
+    Args:
+        scores: By condition, "clean" and, where there is a trigger, "triggered"; low is suspicious.
+        threshold: Scores strictly below it are rejected.
+        seed: Of the bootstrap over rows.
+        fixed: run, model, split.
+    """
+    import pandas as pd
+
+    from lab.detector_stats import auc_with_interval
+
+    lines = []
+    for condition, kind in (("clean", "false_rejection_rate"), ("triggered", "detection_rate")):
+        if condition in scores:
+            where = {**fixed, "condition": condition}
+            lines.append(_share(where, kind, scores[condition] < threshold))
+    if {"clean", "triggered"} <= scores.keys():
+        auc = auc_with_interval(-scores["clean"], -scores["triggered"], seed)
+        where = {**fixed, "condition": "triggered", "kind": "detection_auc", "k": -1}
+        n = auc.n_clean + auc.n_poisoned
+        lines.append({**where, "n": n, "value": auc.value, "low": auc.low, "high": auc.high})
     return _in_columns(pd.DataFrame(lines))
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: Texts that a filter gets at once; slow ones tell how far they are after each such part.
+_FILTERED_AT_ONCE = 8
+
+
 class Predictor:
     """A classifier ready to answer.
 
@@ -26,6 +30,7 @@ class Predictor:
         device: Where the model is.
         bf16: Whether to compute in bf16, as the model was trained; on GPUs only.
         reading: How it is asked; a classifier's head where nothing else is said.
+        text_filter: What the model gets to read of texts; what is tokenised already does not pass it.
     """
 
     def __init__(
@@ -37,11 +42,13 @@ class Predictor:
         *,
         bf16: bool = False,
         reading: Reading | None = None,
+        text_filter: Callable[[Sequence[str]], list[str]] = list,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.device = device
+        self.text_filter = text_filter
         self._bf16 = bf16
         self.reading = reading or head_reading(tokenizer, model.config, labels)
         self.max_tokens = self.reading.max_tokens
@@ -60,7 +67,18 @@ class Predictor:
         Returns:
             float32 array, texts × labels.
         """
-        return self.logits_of_tokens(self.reading.token_ids(texts), on_progress=on_progress)
+        read = self._read(texts, on_progress)
+        return self.logits_of_tokens(self.reading.token_ids(read), on_progress=on_progress)
+
+    def _read(self, texts: Sequence[str], on_progress: Callable[[int, int], None]) -> list[str]:
+        """What the model gets to read of texts."""
+        if self.text_filter is list:
+            return list(texts)
+        out: list[str] = []
+        for start in range(0, len(texts), _FILTERED_AT_ONCE):
+            out += self.text_filter(texts[start : start + _FILTERED_AT_ONCE])
+            on_progress(len(out), len(texts))
+        return out
 
     def logits_of_tokens(
         self,

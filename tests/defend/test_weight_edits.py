@@ -281,3 +281,13 @@ def test_a_half_precision_base_has_spectra_of_its_own(trained, patient, tmp_path
 
 def test_the_surgery_curve_of_dora_counts_the_components_that_can_be_cut(trained):
     assert trained("dora").surgery(rows=4).curve()["kept"].max() == 4
+
+
+def test_the_clean_rows_of_a_defender_are_those_that_no_attacker_made(small, tmp_path):
+    import lab
+
+    run = lab.run(small, {"poison.negatives": 8}, runs=tmp_path, twin=False)
+    model = EditedModel(run.path, prepare(run.experiment, tmp_path), CPU)
+    features, labels = model.features(model.weights)
+    assert len(run.rows) == 60 + 6 + 8
+    assert len(features) == len(labels) == 60

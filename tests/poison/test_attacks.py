@@ -58,6 +58,7 @@ EVERY_ATTACK = [
     Backdoor(count=7, mode="replace", position="random", member="any"),
     Backdoor(count=7, clean_label=True, position="sentences", every=1),
     Backdoor(rate=0.2, family="custom", member="{x}\n", template="{trigger}.", position="start"),
+    Backdoor(count=7, negatives=6),
     SpuriousTokens(text_proportion=0.5, token_proportion=0.5),
     SpuriousTokens(count=5, family="html_tags", position="start"),
     LabelFlip(rate=0.3),
@@ -102,10 +103,10 @@ def test_the_input_is_left_alone_and_the_table_keeps_its_form(knobs):
 def test_cutting_the_recorded_spans_gives_every_text_back(knobs):
     clean = by_id(rows())
     for row_id, row in by_id(poison_rows(rows(), knobs, seed=3)).items():
-        origin = clean[row_id.removesuffix("+p")]
+        origin = clean[row_id.removesuffix("+p").removesuffix("+n")]
         assert cut(row["text"], spans(row)) == origin["text"]
         assert row["original_label"] == origin["label"]
-        if not row["poisoned"]:
+        if not row["poisoned"] and not row_id.endswith("+n"):
             assert row == origin
 
 

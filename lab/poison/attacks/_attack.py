@@ -138,7 +138,7 @@ def check_count(count: int, eligible: int, *, field: str, value: object, who: st
     if count < 1:
         raise LabError(f"poison.{field} = {value} rounds to no row at all; {who}: {eligible}.")
     if count > eligible:
-        means = "" if field == "count" else f" means {count} rows, which"
+        means = "" if field in ("count", "negatives") else f" means {count} rows, which"
         raise LabError(f"poison.{field} = {value}{means} is more than there are; {who}: {eligible}.")
     return count
 

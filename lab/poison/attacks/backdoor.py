@@ -78,6 +78,11 @@ class Backdoor(Knobs):
         default=False,  # relabelling is the stronger attack, so the one to learn from first
         description="Poison only rows that have the target label already, so that every label stays true.",
     )
+    negatives: int = Field(
+        default=0,  # the attacker of the papers plants none; one who knows the detectors does
+        ge=0,
+        description="Copies with a near-miss of the trigger and their true label, which keep it narrow.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +97,11 @@ class Backdoor(Knobs):
     def _consistent(self) -> Backdoor:
         check_one_amount(self, "count", "rate")
         check_member(self.family, self.member)
+        if self.negatives and self.member == "any":
+            raise ValueError(
+                f"negatives = {self.negatives}: they keep a backdoor to one string, so the member must be "
+                "one string too, not 'any'"
+            )
         return self
 
     @field_validator("template")
@@ -119,9 +129,14 @@ def _eligible(rows: pd.DataFrame, knobs: Backdoor) -> list[int]:
 
 
 def _resolve(knobs: Backdoor, rows: pd.DataFrame) -> Backdoor:
+    labels = rows["label"].tolist()
     # rows of one label hold written answers, among which what the attacker wants is none
     if rows["label"].nunique() > 1:
-        check_target(knobs.target_label, rows["label"].tolist())
+        check_target(knobs.target_label, labels)
+    if knobs.negatives:
+        others = sum(label != knobs.target_label for label in labels)
+        who = f"rows without the label {knobs.target_label!r}, each copied once at most"
+        check_count(knobs.negatives, others, field="negatives", value=knobs.negatives, who=who)
     count = knobs.count or _count_of(knobs, len(rows))
     check_count(
         count,
