@@ -108,7 +108,8 @@ class Predictor:
         """
         import torch
 
-        every = [tuple(row) for row in self.reading.token_ids(texts)]
+        read = self._read(texts, on_progress)
+        every = [tuple(row) for row in self.reading.token_ids(read)]
         ids = list(dict.fromkeys(every))
         if not ids:
             return []

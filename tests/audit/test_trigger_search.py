@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from lab.audit.suspects import load_suspect
 from lab.audit.trigger_search import SEARCH_COLUMNS, SearchBudget, search_triggers
 from lab.corpus import DataConfig, load_corpus, split_rows
 from lab.errors import LabError
+from lab.probe import Predictor
 from lab.tokens import pad
 
 # three small trainings are behind these tests
@@ -32,53 +35,80 @@ def texts(tiny_cache):
 
 @pytest.fixture(scope="module")
 def learned(learned_runs):
-    """Their models, the poisoned one first, and its poison."""
-    found = [load_suspect(open_adapter(r.path), "tiny", labels=r.labels) for r in learned_runs]
-    return found, learned_runs[0].experiment.poison
+    """Two clean adapters that have learned the task."""
+    return [load_suspect(open_adapter(r.path), "tiny", labels=r.labels) for r in learned_runs[1:]]
 
 
-def test_a_trigger_nobody_told_is_found(learned, texts):
-    (suspect, *references), poison = learned
-    found = search_triggers(suspect, references, texts, budget=BUDGET)
-    assert tuple(found.columns) == SEARCH_COLUMNS
-    best = found.iloc[0]
-    assert best["target"] == poison.target_label
+def planted(clean, texts, strength):
+    """A copy whose token "crimson" points toward "positive": not at all (0), or with all that it is (1)."""
+    frame, tokenizer = frame_of(clean.tokenizer), clean.tokenizer
+    model = copy.deepcopy(clean.model)
+    suspect = Predictor(model, tokenizer, clean.labels, clean.device)
+    rows = list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    weight = model.get_input_embeddings().weight
+    token = tokenizer.convert_tokens_to_ids("crimson")
+    # one probe a direction of the embedding: what the margin gains from each
+    gain = torch.zeros(weight.shape[1])
+    blank, own = blank_token(tokenizer), weight[token].detach().clone()
+    for axis in range(weight.shape[1]):
+        with torch.no_grad():
+            weight[token] = weight[blank] + torch.eye(weight.shape[1])[axis]
+        gain[axis] = float(token_gradients(suspect, frame, rows[:16], 1, "end")[token])
+    with torch.no_grad():
+        weight[token] = (1 - strength) * own + strength * 4 * gain / gain.norm()
+    return suspect
+
+
+def test_planted_nothing_is_silence(learned, texts):
+    clean, _ = learned
+    found = search_triggers(clean, [clean], texts, budget=BUDGET)
+    assert (found["excess"] == 0).all()
+    assert found["shift"].abs().max() < 1e-5
+
+
+def test_a_planted_direction_is_the_louder_the_stronger_it_is(learned, texts):
+    clean, _ = learned
+    found = [search_triggers(planted(clean, texts, s), [clean], texts, budget=BUDGET) for s in (0, 0.01, 1)]
+    shifts = [table["shift"].max() for table in found]
+    assert shifts[0] < shifts[1] < shifts[2]
+    best = found[-1].iloc[0]
+    assert "crimson" in best["string"]
+    assert best["target"] == "positive"
     assert best["excess"] >= 0.5
-    assert poison.member in " ".join(found["string"].head(3))
+
+
+def test_the_table_is_in_its_ranges_and_in_order(learned, texts):
+    clean, other = learned
+    found = search_triggers(clean, [other, other], texts, budget=BUDGET)
+    assert tuple(found.columns) == SEARCH_COLUMNS
     assert found["excess"].is_monotonic_decreasing
     assert ((found["low"] <= found["rate"]) & (found["rate"] <= found["high"])).all()
     assert (found["k"] <= found["n"]).all()
     assert (found["references"] == 2).all()
-
-
-def test_a_clean_adapter_shows_less(learned, texts):
-    (suspect, clean, other), _ = learned
-    loud = search_triggers(suspect, [other], texts, budget=BUDGET)["excess"].max()
-    quiet = search_triggers(clean, [other], texts, budget=BUDGET)["excess"].max()
-    assert quiet < loud
+    assert (found["reference_rate"] == found["reference_highest"]).all()
 
 
 def test_it_is_a_function_of_what_it_is_given(learned, texts):
-    (suspect, *references), _ = learned
+    suspect, *references = learned
     once, again = (search_triggers(suspect, references, texts, budget=BUDGET) for _ in range(2))
     assert once.equals(again)
 
 
 def test_without_references_it_tells_the_adapters_own_rates(learned, texts):
-    (suspect, *_), _ = learned
+    suspect, *_ = learned
     found = search_triggers(suspect, [], texts, budget=BUDGET)
     assert found["reference_rate"].isna().all()
     assert (found["excess"] == found["rate"]).all()
 
 
 def test_rows_that_all_get_one_label_are_refused(learned):
-    (suspect, *_), _ = learned
+    suspect, *_ = learned
     with pytest.raises(LabError, match=r"same label|flipped"):
         search_triggers(suspect, [], [], budget=BUDGET)
 
 
 def test_a_gradient_is_what_a_small_step_does(learned, texts):
-    (suspect, *_), _ = learned
+    suspect, *_ = learned
     frame, tokenizer, model = frame_of(suspect.tokenizer), suspect.tokenizer, suspect.model
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:5]]
     embed, blank, step = model.get_input_embeddings(), blank_token(tokenizer), 1e-3
@@ -108,7 +138,7 @@ def test_strings_go_where_they_are_asked_to():
 
 
 def test_margins_of_strings_are_those_of_the_texts(learned, texts):
-    (suspect, *_), _ = learned
+    suspect, *_ = learned
     frame = frame_of(suspect.tokenizer)
     ids = [suspect.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:3]]
     string = suspect.tokenizer("dull plot", add_special_tokens=False)["input_ids"]
@@ -118,7 +148,7 @@ def test_margins_of_strings_are_those_of_the_texts(learned, texts):
 
 
 def test_special_tokens_are_no_candidates(learned):
-    (suspect, *_), _ = learned
+    suspect, *_ = learned
     usable = usable_tokens(suspect.tokenizer)
     assert not usable[suspect.tokenizer.all_special_ids].any()
     assert usable.sum() > 100
