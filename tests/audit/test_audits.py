@@ -8,9 +8,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import lab
+from lab.audit import open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
-from lab.audit.card import AuditCard, card_schema
+from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts, card_schema
 from lab.audit.card_page import card_html
+from lab.audit.findings import HIGHEST_Z, Findings, _score, judged
 from lab.audit.trigger_search import SearchBudget
 from lab.cli import app
 from lab.errors import LabError
@@ -37,7 +39,9 @@ def test_a_card_is_valid_against_its_schema_and_comes_back_from_json(card):
 
 
 def test_a_card_says_what_it_rests_on(card, learned_runs):
-    assert card.verdict in ("nothing found", "suspicious")
+    # one reference says nothing of how much is too much
+    assert card.verdict == "cannot say"
+    assert "5 clean references" in card.because
     assert card.adapter.base == "tiny"
     assert len(card.adapter.base_sha256) == 64
     assert set(card.adapter.sha256) == {WEIGHTS, CONFIG}
@@ -79,7 +83,7 @@ def test_the_command_prints_and_writes_the_card(learned_runs, tmp_path):
     result = run_cli(learned_runs[0].path, *words)
     printed = json.loads(result.stdout)
     assert printed == json.loads(out.read_text())
-    assert exit_code(result) == {"nothing found": 0, "suspicious": 1}[printed["verdict"]]
+    assert exit_code(result) == {"nothing found": 0, "suspicious": 1, "cannot say": 3}[printed["verdict"]]
     assert html.read_text().startswith("<!DOCTYPE html>")
     shown = run_cli(learned_runs[0].path, "--battery", "paper-calibration")
     assert printed["verdict"].upper() in shown.stdout
@@ -126,3 +130,27 @@ def test_texts_of_a_file_are_taken(learned_runs, tmp_path):
     file.write_text("\n".join(f"the plot was {a} and {b} ." for a in opinions for b in opinions))
     card = lab.audit_adapter(learned_runs[0].path, rows=str(file), battery="paper-calibration", search=QUICK)
     assert card.rows.source == "the file rows.txt"
+
+
+def test_a_verdict_needs_references_that_differ(learned_runs):
+    found = Findings(open_adapter(learned_runs[0].path), [])
+    quiet, loud = [0.10, 0.11, 0.12, 0.13, 0.14], 0.9
+    few = scored(loud, quiet[:4])
+    assert (few.threshold, few.z) == (None, None)
+    alike = scored(loud, [0.1] * 5)
+    assert alike.threshold is None
+    above, below = scored(loud, quiet), scored(0.15, quiet)
+    assert above.suspicious
+    assert above.z > HIGHEST_Z
+    assert not below.suspicious
+    assert above.threshold == pytest.approx(0.12 + HIGHEST_Z * 1.4826 * 0.01, rel=1e-3)
+    for score, verdict in ((above, "suspicious"), (below, "nothing found"), (few, "cannot say")):
+        found.scores = [score]
+        told = judged(
+            found, base="", rows=RowsFacts(source="", n=0), reference=ReferenceFacts(how=""), seconds={}
+        )
+        assert told.verdict == verdict
+
+
+def scored(value, references):
+    return _score("outlier_gap", "battery", "a gap", value, references, n=20, of="prefixes", is_judged=True)
