@@ -86,9 +86,10 @@ def constant_columns(table: pd.DataFrame) -> dict[str, Any]:
     Args:
         table: Runs as `lab.list_runs` lists them.
     """
-    asked = settings(table)
-    counts = asked.nunique()
-    return {key: _value(asked[key].dropna().iloc[0]) for key in map(str, asked) if counts[key] == 1}
+    held = {str(key): column.dropna() for key, column in settings(table).items()}
+    return {
+        key: _value(column.iloc[0]) for key, column in held.items() if len(column) and not _varies(column)
+    }
 
 
 def differing_columns(table: pd.DataFrame) -> list[str]:
@@ -97,17 +98,23 @@ def differing_columns(table: pd.DataFrame) -> list[str]:
     Args:
         table: Runs as `lab.list_runs` lists them.
     """
-    asked = settings(table)
-    counts = asked.nunique()
-    return [key for key in map(str, asked) if counts[key] > 1]
+    return [str(key) for key, column in settings(table).items() if _varies(column.dropna())]
 
 
 def numeric_columns(table: pd.DataFrame) -> list[str]:
     """The differing settings that are numbers: axes of a map, doses of a curve."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    asked = settings(table)
-    return [k for k in differing_columns(table) if is_numeric_dtype(asked[k]) and not is_bool_dtype(asked[k])]
+    return [
+        str(key)
+        for key, column in settings(table).items()
+        if is_numeric_dtype(column) and not is_bool_dtype(column) and _varies(column.dropna())
+    ]
+
+
+def _varies(column: pd.Series) -> bool:
+    """Whether a column without gaps holds two values; counting all of them takes ten times as long."""
+    return bool(len(column)) and bool((column != column.iloc[0]).any())
 
 
 def column_name(key: str) -> str:
