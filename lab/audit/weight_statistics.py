@@ -21,6 +21,8 @@ from lab.modules import layer_index, module_groups, projection
 from lab.seeds import stage_rng
 
 if TYPE_CHECKING:
+    import torch
+
     from lab.audit.adapter_files import LoraModule
     from lab.spectra import FactoredUpdate
 
@@ -173,7 +175,8 @@ def _statistics(module: LoraModule, update: FactoredUpdate, seed: int) -> dict[s
     if square == 0:
         return dict.fromkeys(MODULE_STATISTICS, math.nan) | {"norm": 0.0, "sigma_max": 0.0}
     n_out, n_in = update.shape
-    log_b = math.log(float(update.left.double().norm()) / abs(module.scaling))
+    norm_b, norm_a = (_norm(factor) for factor in (update.left, update.right))
+    log_b = math.log(norm_b / abs(module.scaling))
     return {
         "norm": math.sqrt(square / (n_out * n_in)),
         "sigma_max": float(sigma[0]),
@@ -181,9 +184,15 @@ def _statistics(module: LoraModule, update: FactoredUpdate, seed: int) -> dict[s
         "participation": total**2 / square,
         "stable_rank": square / float(sigma[0]) ** 2,
         "top_ratio": float(sigma[0]) / total,
-        "asymmetry": log_b - math.log(float(update.right.double().norm())),
+        "asymmetry": log_b - math.log(norm_a),
         "kurtosis": _sampled_kurtosis(update, stage_rng(seed, "kurtosis", module.name)),
     }
+
+
+def _norm(factor: torch.Tensor) -> float:
+    import torch
+
+    return float(torch.linalg.vector_norm(factor, dtype=torch.float64))
 
 
 def _sampled_kurtosis(update: FactoredUpdate, random: np.random.Generator) -> float:
