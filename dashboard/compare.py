@@ -50,6 +50,12 @@ def main() -> None:
         _follow_selection(chosen)
         picked = shown[shown["id"].isin(chosen)] if chosen else shown
         _render_exports(shown, picked, bool(chosen))
+        # another figure, or another axis of it, leaves the table as it is: half of the work at 2,000 lines
+        st.fragment(_render_views)(chosen, picked, table, grouped)
+
+
+def _render_views(chosen: Sequence[str], picked: pd.DataFrame, table: pd.DataFrame, grouped: bool) -> None:
+    with panels.part("What is drawn of the runs"):
         view = _render_switch(chosen, len(picked))
         if view == "run":
             _render_run(picked, table)
