@@ -89,6 +89,7 @@ def audit_adapter(
         UnreadableAdapterError: The adapter, or a reference, is damaged or not of a kind that is opened.
     """
     from lab.train.devices import resolve_device
+    from lab.train.models import model_folder
 
     prefixes = find_battery(battery)
     clock = _Clock(on_event)
@@ -101,13 +102,14 @@ def audit_adapter(
         texts, named = None, ""
         try:
             named = base_of(files, base)
+            model_folder(named)  # a base that is not to be had is found here, before anything is loaded
             texts = audit_texts(Path(adapter), named, rows, seed=seed)
             if texts is None:
                 found.left_out(
                     "behaviour", f"the task of an adapter on {named} is not known; give texts (--rows)"
                 )
         except LabError as error:
-            if base or rows or _is_users(error):
+            if base or rows:  # the user's own words; else it is about what the adapter claims
                 raise
             found.left_out("behaviour", str(error))
         if texts is not None:
@@ -122,11 +124,6 @@ def audit_adapter(
             ),
             seconds=clock.seconds,
         )
-
-
-def _is_users(error: LabError) -> bool:
-    """Whether a mistake is about something else than what the adapter claims."""
-    return not isinstance(error, UnreadableAdapterError) and "--base" not in str(error)
 
 
 def _ask(

@@ -97,14 +97,15 @@ def test_what_cannot_be_read_is_never_called_clean(learned_runs, tmp_path):
     assert exit_code(run_cli(folder, "--base", "tiny")) == 3
 
 
-def test_an_adapter_that_cannot_be_put_to_texts_has_a_card_that_says_so(learned_runs, tmp_path):
+@pytest.mark.parametrize(("claim", "told"), [("../elsewhere", "--base"), ("nobody/nowhere", "base.model")])
+def test_an_adapter_that_cannot_be_put_to_texts_has_a_card_that_says_so(learned_runs, tmp_path, claim, told):
     folder = shutil.copytree(learned_runs[0].path / "adapter", tmp_path / "found")
-    configured = json.loads((folder / CONFIG).read_text()) | {"base_model_name_or_path": "../elsewhere"}
+    configured = json.loads((folder / CONFIG).read_text()) | {"base_model_name_or_path": claim}
     (folder / CONFIG).write_text(json.dumps(configured))
     card = lab.audit_adapter(folder)
     assert card.verdict == "cannot say"
     assert card.exit_code == 3
-    assert any("--base" in line for line in card.not_looked_for)
+    assert any(told in line for line in card.not_looked_for)
     assert {s.finding for s in card.scores} == {"weights"}
 
 
