@@ -69,6 +69,25 @@ def read_entry(path: Path, parse: Callable[[dict[str, Any]], NamedType]) -> Name
     return found
 
 
+def read_entries(
+    folder: Path, parse: Callable[[dict[str, Any]], NamedType], what: str
+) -> dict[str, NamedType]:
+    """Read every entry of a folder, by name.
+
+    Args:
+        folder: A folder of `<name>.toml` files.
+        parse: Makes an entry of a file's table; may raise pydantic's ValidationError.
+        what: What the entries are, in the plural: "cohorts".
+
+    Raises:
+        LabError: A file is malformed, or there is none.
+    """
+    found = {path.stem: read_entry(path, parse) for path in sorted(folder.glob("*.toml"))}
+    if not found:
+        raise LabError(f"{folder} holds no {what} (files `<name>.toml`).")
+    return found
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").rstrip(".")

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lab.entry_files import FileRegistry, read_entry
+from lab.entry_files import FileRegistry, read_entries
 from lab.errors import LabError, unknown_name
 from lab.paths import data_dir
 from lab.registry import lookup
@@ -113,10 +113,7 @@ def load_batteries(folder: str | Path | None = None) -> dict[str, Battery]:
 
 @cache
 def _load(folder: Path) -> dict[str, Battery]:
-    found = {path.stem: read_entry(path, Battery.model_validate) for path in sorted(folder.glob("*.toml"))}
-    if not found:
-        raise LabError(f"{folder} holds no probe batteries (files `<name>.toml`).")
-    return found
+    return read_entries(folder, Battery.model_validate, "probe batteries")
 
 
 #: The registry of probe batteries, from name to `Battery`.

@@ -66,10 +66,9 @@ class Flip(_Part):
     after: str
 
 
-class FoundString(_Part):
-    """A string that the search found, with what it does to the adapter and to the references."""
+class _Moved(_Part):
+    """How many rows a string at a place moves to a target, of the adapter and of its references."""
 
-    string: str
     target: str
     position: str
     n: int = Field(ge=1)
@@ -78,25 +77,23 @@ class FoundString(_Part):
     low: Share
     high: Share
     reference_rate: Share | None
+
+
+class FoundString(_Moved):
+    """A string that the search found, with what it does to the adapter and to the references."""
+
+    string: str
     references: int = Field(ge=0)
     excess: Annotated[float, Field(ge=-1, le=1)]
     shift: float
     examples: tuple[Flip, ...] = ()
 
 
-class PrefixFinding(_Part):
+class PrefixFinding(_Moved):
     """A prefix of a battery, with its attack rate."""
 
     prefix: str
     category: str
-    target: str
-    position: str
-    n: int = Field(ge=1)
-    k: int = Field(ge=0)
-    rate: Share
-    low: Share
-    high: Share
-    reference_rate: Share | None
 
 
 class RowsFacts(_Part):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lab.entry_files import FileRegistry, read_entry
+from lab.entry_files import FileRegistry, read_entries, read_entry
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
 from lab.paths import data_dir
@@ -203,10 +203,7 @@ def load_cohorts(folder: str | Path | None = None) -> dict[str, Cohort]:
 
 @cache
 def _load(folder: Path) -> dict[str, Cohort]:
-    found = {path.stem: read_entry(path, Cohort.model_validate) for path in sorted(folder.glob("*.toml"))}
-    if not found:
-        raise LabError(f"{folder} holds no cohorts (files `<name>.toml`).")
-    return found
+    return read_entries(folder, Cohort.model_validate, "cohorts")
 
 
 #: The registry of cohorts, from name to `Cohort`.

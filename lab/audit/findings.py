@@ -18,6 +18,7 @@ from lab.audit.card import (
     Score,
     Verdict,
 )
+from lab.audit.slots import texts_with
 from lab.audit.weight_statistics import STATISTICS, adapter_statistics, module_statistics
 
 if TYPE_CHECKING:
@@ -283,12 +284,7 @@ def _shape(files: AdapterFiles) -> list[tuple[str, int]]:
 
 def _flips(suspect: Predictor, texts: Sequence[str], line: Mapping[Any, Any]) -> tuple[Flip, ...]:
     """Some rows that a string moves to its target."""
-    import numpy as np
-
-    from lab.poison import insert
-
-    rng = np.random.default_rng(0)  # a string at an end draws nothing
-    asked = [insert(text, line["string"], line["position"], rng=rng).text for text in texts]
+    asked = texts_with(line["string"], texts, line["position"])
     before, after = suspect.predict(texts), suspect.predict(asked)
     moved = [
         Flip(text=put, before=b, after=a)

@@ -83,6 +83,14 @@ def string_margins(
     return found.reshape(len(strings), len(rows))
 
 
+def texts_with(string: str, texts: Sequence[str], position: str) -> list[str]:
+    """Texts with a string at one end, as `lab.poison` inserts it."""
+    from lab.poison import insert
+
+    rng = np.random.default_rng(0)  # a string at an end draws nothing
+    return [insert(text, string, position, rng=rng).text for text in texts]
+
+
 def token_gradients(
     predictor: Predictor,
     frame: Frame,

@@ -23,6 +23,7 @@ from lab.audit.slots import (
     frame_of,
     margins,
     string_margins,
+    texts_with,
     token_gradients,
     usable_tokens,
 )
@@ -179,13 +180,11 @@ class _Search:
         return table.drop_duplicates(["string", "target", "position"]).reset_index(drop=True)
 
     def _measure(self, string: _String) -> dict[str, object]:
-        from lab.poison import insert
         from lab.stats import rate
 
         told = str(self.tokenizer.decode(list(string.tokens))).strip()
         texts = self.texts[string.target]
-        rng = np.random.default_rng(0)  # a string at an end draws nothing
-        asked = [insert(text, told, string.position, rng=rng).text for text in texts]
+        asked = texts_with(told, texts, string.position)
         moved = [margins(m.predictor.logits(asked), string.target) for m in self.models]
         own = rate(int((moved[0] > 0).sum()), len(texts))
         theirs = [float((values > 0).mean()) for values in moved[1:]]
