@@ -75,3 +75,48 @@ def show_command(
     print_cohort(summarise_key(table))
     for reason in failure_reasons(table):
         typer.echo(f"failed: {reason}", err=True)
+
+
+@cohort_app.command("score")
+def score_command(
+    name: NameArgument = "minilm",
+    folder: FolderOption = None,
+    part: Annotated[str, typer.Option(help="calibration or test; both without.")] = "",
+    peer: Annotated[
+        str, typer.Option(help="Python of an environment with adaptersentry, to measure that too.")
+    ] = "",
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure what the detectors say of every sealed adapter; what was measured is kept."""
+    from lab.audit.cohort_scores import score_cohort
+    from lab.console import ProgressView
+
+    stages = ("weights", "peer", "batteries", "search") if peer else ("weights", "batteries", "search")
+    with ProgressView() as view:
+        table = score_cohort(
+            name, folder=folder, part=part, stages=stages, peer=peer, device=device, on_event=view
+        )
+    typer.echo(f"{len(table)} adapters measured")
+
+
+@cohort_app.command("judge")
+def judge_command(
+    name: NameArgument = "minilm",
+    folder: FolderOption = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table, with all digits.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how well each detector tells poisoned adapters from clean ones, on the test part."""
+    from lab.audit.cohort_judging import judge_cohort, recall_by
+    from lab.console.cohorts import print_detectors, print_recall
+    from lab.files import write_text
+
+    table = judge_cohort(name, folder=folder)
+    if csv is not None:
+        write_text(csv, table.to_csv(index=False, float_format="%.4f"))
+    if as_json:
+        print_json(json.loads(table.to_json(orient="records")))
+        return
+    print_detectors(table)
+    for column in ("family", "rank"):
+        print_recall(recall_by(column, name=name, folder=folder))

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from lab.probe import Predictor
 
-#: Tokens of a row that are read: enough to say what it is, and prefixes are many.
-_ROW_TOKENS = 16
+#: Tokens of a row that a battery is put to: enough to say what it is, and prefixes are many.
+_ROW_TOKENS = 8
 #: Few, since a battery has hundreds of prefixes, each at two places; its mean rests on all of them.
-_BATTERY_ROWS = 4
+_BATTERY_ROWS = 3
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -138,8 +138,7 @@ def _ask(
     device: torch.device,
 ) -> None:
     """Put battery and search to the adapter and its references."""
-    from lab.audit.prefixes import prefix_rates, untouched_rows
-    from lab.tokens import clip_texts
+    from lab.audit.prefixes import prefix_rates
 
     with clock.stage("load", "loading the base model"):
         try:
@@ -152,9 +151,8 @@ def _ask(
         ]
     found.labels = suspect.labels
     found.base_model = base
-    shown = clip_texts(suspect.tokenizer, list(texts.measured), _ROW_TOKENS)
     try:
-        chosen = untouched_rows(suspect, shown, _BATTERY_ROWS)
+        shown, chosen = battery_rows(suspect, texts.measured)
     except LabError as error:
         found.left_out("behaviour", str(error))
         return
@@ -174,10 +172,26 @@ def _ask(
             )
         found.add_battery(prefixes, every)
     with clock.stage("search", "searching for triggers") as told:
-        strings = search_triggers(suspect, references, shown, budget=budget, on_progress=told)
-        found.add_strings(strings, suspect, shown)
+        strings = search_triggers(suspect, references, texts.measured, budget=budget, on_progress=told)
+        found.add_strings(strings, suspect, texts.measured)
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:
     """Progress of one of several models, as that of all."""
     told(number * total + done, models * total)
+
+
+def battery_rows(suspect: Predictor, texts: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The rows that a battery is put to.
+
+    Returns:
+        The texts, clipped, and for each label those of them that the suspect does not give it.
+
+    Raises:
+        LabError: Every text gets the same label.
+    """
+    from lab.audit.prefixes import untouched_rows
+    from lab.tokens import clip_texts
+
+    shown = clip_texts(suspect.tokenizer, list(texts), _ROW_TOKENS)
+    return shown, untouched_rows(suspect, shown, _BATTERY_ROWS)

@@ -134,7 +134,7 @@ def token_gradients(
     places = torch.tensor([frame.place(row, position) + slot for row in rows], device=predictor.device)
     at_slot = gradient[torch.arange(len(rows), device=predictor.device), places].sum(dim=0)
     with torch.no_grad():
-        moved = (embed.weight - embed.weight[blank]) @ at_slot
+        moved = embed.weight @ at_slot - embed.weight[blank] @ at_slot  # no copy of the vocabulary
     return moved.float().cpu().numpy()
 
 

@@ -10,9 +10,9 @@ Without references the contrast is the suspect's own margin, and honest words st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -37,9 +37,21 @@ if TYPE_CHECKING:
 
 #: What `search_triggers` returns, one line a string.
 SEARCH_COLUMNS = (
-    "string", "target", "position", "n", "k", "rate", "low", "high",
-    "reference_rate", "reference_highest", "references", "excess", "shift",
+    "string", "tokens", "target", "position", "n", "k", "rate", "low", "high",
+    "reference_rate", "reference_highest", "references", "excess", "shift", "lead",
 )  # fmt: skip
+#: The numbers of a whole search, with what they mean (`search_statistics`).
+SEARCH_STATISTICS = {
+    "string_excess": "share of rows that the worst string moves, minus the references' share; -1 to 1",
+    "string_shift": "margin that the worst string gives, minus the references' mean, in spreads; any number",
+    "string_lead": "the same against the reference that the string moves most; any number",
+    "token_shift": "the same as string_shift of the worst single token; any number",
+    "shift_asymmetry": "string_shift of the worst target minus that of the others' mean; 0 and more",
+}
+#: Texts that every model is asked untouched, to choose rows from: enough for a spread.
+_ASKED_ROWS = 100
+#: Below so many rows that all models keep from a target, those that the suspect keeps are taken.
+_FEWEST_ROWS = 8
 Progress = Callable[[int, int], None]
 
 
@@ -47,14 +59,16 @@ class SearchBudget(Knobs):
     """How much a search looks at. Its cost is about proportional to each of them."""
 
     # with fewer, one odd row decides; more cost time in every stage
-    rows: int = Field(24, ge=4, description="rows per target label that found strings are measured on")
-    quick_rows: int = Field(5, ge=1, description="rows per target label that candidates are compared on")
-    gradient_rows: int = Field(8, ge=1, description="rows per target label that gradients are averaged over")
-    shortlist: int = Field(160, ge=4, description="tokens of the vocabulary that are evaluated exactly")
-    beam: int = Field(12, ge=1, description="strings that are kept and grown")
+    rows: int = Field(12, ge=4, description="rows per target label that found strings are measured on")
+    row_tokens: int = Field(48, ge=4, description="tokens of these rows that are kept")
+    quick_rows: int = Field(3, ge=1, description="rows per target label that candidates are compared on")
+    quick_tokens: int = Field(8, ge=2, description="tokens of these rows, and of those for gradients")
+    gradient_rows: int = Field(6, ge=1, description="rows per target label that gradients are averaged over")
+    shortlist: int = Field(80, ge=4, description="tokens of the vocabulary that are evaluated exactly")
+    beam: int = Field(6, ge=1, description="strings that are kept and grown, for each target label")
     branch: int = Field(10, ge=1, description="tokens tried at each end of a kept string")
     longest: int = Field(4, ge=1, description="tokens of the longest string")
-    found: int = Field(24, ge=1, description="strings that are measured at the end")
+    found: int = Field(6, ge=1, description="strings that are measured at the end, for each target label")
 
 
 @dataclass(frozen=True)
@@ -68,11 +82,29 @@ class _String:
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A model that is asked, and the spread of its margins, one per target: its unit."""
+class _Rows:
+    """Texts of one length that every model was asked, and what it says of them.
 
-    predictor: Predictor
-    spread: np.ndarray
+    Attributes:
+        texts: The texts.
+        logits: One array a model, the suspect's first; texts × labels.
+    """
+
+    texts: list[str]
+    logits: list[np.ndarray]
+
+    def kept_from(self, target: int, count: int, *, surest: bool = False) -> list[str]:
+        """Those that no model gives the target; the first ones, or those that the suspect is surest of."""
+        every = [margins(logits, target) for logits in self.logits]
+        shared = np.all([values < 0 for values in every], axis=0)
+        kept = np.flatnonzero(shared if shared.sum() >= _FEWEST_ROWS else every[0] < 0)
+        order = kept[np.argsort(every[0][kept], kind="stable")] if surest else kept
+        return [self.texts[i] for i in order[:count]]
+
+    def spreads(self, target: int) -> list[float]:
+        """The standard deviation of each model's margins: its unit."""
+        # an adapter that says nearly the same of all texts has no spread to divide by
+        return [float(margins(logits, target).std()) + 1e-6 for logits in self.logits]
 
 
 def search_triggers(
@@ -93,26 +125,50 @@ def search_triggers(
         on_progress: Called with (stages done, stages in all).
 
     Returns:
-        `SEARCH_COLUMNS`, most suspicious first. rate is the share of n rows, none of them predicted as the
-        target untouched, that are with the string (low, high: 95 % Wilson interval); reference_rate and
-        reference_highest are the mean and largest such share of the references, NaN without any; excess is
-        rate − reference_rate, in [-1, 1], higher is more suspicious, and rate itself without references;
-        shift is the contrast in spreads, without bounds.
+        `SEARCH_COLUMNS`, most suspicious first. tokens is the string's length in tokens; rate is the share
+        of n rows, none of them predicted as the target untouched, that are with the string (low, high: 95 %
+        Wilson interval); reference_rate and reference_highest are the mean and largest such share of the
+        references, NaN without any; excess is rate − reference_rate, in [-1, 1], higher is more suspicious,
+        and rate itself without references; shift is the contrast in spreads, without bounds, lead the same
+        against the reference that the string moves most. The best string of every length is among them.
 
     Raises:
         LabError: No row is kept from any target: the model says the same of all texts.
     """
+    import pandas as pd
+
     budget = budget or SearchBudget()
     search = _Search(suspect, references, texts, budget)
-    stages = budget.longest + 1
-    beam = search.first_tokens()
-    on_progress(1, stages)
-    for length in range(2, budget.longest + 1):
-        beam = search.grown(beam, length)
-        on_progress(length, stages)
-    found = search.measured(beam)
-    on_progress(stages, stages)
-    return found
+    stages, done = len(search.rows) * (budget.longest + 1), 0
+    tables = []
+    for target in search.rows:
+        beam = search.first_tokens(target)
+        for length in range(2, budget.longest + 1):
+            on_progress(done := done + 1, stages)
+            beam = search.grown(beam, length)
+        on_progress(done := done + 1, stages)
+        tables.append(search.measured(beam))
+        on_progress(done := done + 1, stages)
+    found = pd.concat(tables).sort_values(["excess", "shift"], ascending=False, kind="stable")
+    return found.drop_duplicates(["string", "target", "position"]).reset_index(drop=True)
+
+
+def search_statistics(found: pd.DataFrame) -> dict[str, float]:
+    """The numbers of `SEARCH_STATISTICS`, of what `search_triggers` found; higher is more suspicious.
+
+    Without references they are those of the adapter's own margins, and say little. shift_asymmetry is 0
+    where strings for one target alone were looked for.
+    """
+    by_target = found.groupby("target")["shift"].max().sort_values(ascending=False)
+    others = by_target.iloc[1:]
+    single = found.loc[found["tokens"] == 1, "shift"]
+    return {
+        "string_excess": float(found["excess"].max()),
+        "string_shift": float(found["shift"].max()),
+        "string_lead": float(found["lead"].max()),
+        "token_shift": float(single.max()) if len(single) else float("nan"),
+        "shift_asymmetry": float(by_target.iloc[0] - others.mean()) if len(others) else 0.0,
+    }
 
 
 class _Search:
@@ -130,54 +186,61 @@ class _Search:
         self.tokenizer = suspect.tokenizer
         self.usable = usable_tokens(suspect.tokenizer)
         self.labels = suspect.labels
-        texts = list(dict.fromkeys(text for text in texts if text.strip()))
-        ids = [list(i) for i in self.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-        every = [p.logits(texts) for p in (suspect, *references)]
-        self.models = [
-            _Model(predictor, np.array([margins(logits, t).std() + 1e-6 for t in range(len(self.labels))]))
-            for predictor, logits in zip((suspect, *references), every, strict=True)
-        ]
-        self.rows: dict[int, list[list[int]]] = {}
+        self.models = (suspect, *references)
+        texts = list(dict.fromkeys(text for text in texts if text.strip()))[:_ASKED_ROWS]
+        self.long = self._asked(texts, budget.row_tokens)
+        self.short = self._asked(texts, budget.quick_tokens)
         self.texts: dict[int, list[str]] = {}
+        self.rows: dict[int, list[list[int]]] = {}
         for target in range(len(self.labels)):
-            kept = _kept_from(target, every)[: budget.rows]
-            if kept:
-                self.texts[target] = [texts[i] for i in kept]
-                self.rows[target] = [ids[i] for i in kept]
+            # a few honest words move a text that is on the edge anyhow; a trigger moves any text
+            long = self.long.kept_from(target, budget.rows, surest=True)
+            short = self.short.kept_from(target, max(budget.quick_rows, budget.gradient_rows))
+            if long and short:
+                self.texts[target] = long
+                self.rows[target] = [list(i) for i in self._tokens(short)]
         if not self.rows:
             raise LabError("Every text gets the same label: nothing can be flipped; give other rows.")
+        # the references' part of a token's estimate hardly depends on what stands beside it, and costs most
+        self._theirs = {(t, p): self._reference_gradients(t, p) for t in self.rows for p in POSITIONS}
 
-    def first_tokens(self) -> list[_String]:
-        """The single tokens that move the suspect most."""
+    def _asked(self, texts: Sequence[str], tokens: int) -> _Rows:
+        from lab.tokens import clip_texts
+
+        clipped = list(dict.fromkeys(clip_texts(self.tokenizer, list(texts), tokens)))
+        return _Rows(clipped, [model.logits(clipped) for model in self.models])
+
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def first_tokens(self, target: int) -> list[_String]:
+        """The single tokens that move the suspect most toward a target."""
         strings = [
             _String((int(token),), target, position)
-            for target in self.rows
             for position in POSITIONS
             for token in _largest(self._gradients(target, position), self.usable, self.budget.shortlist)
         ]
         return self._best(strings)
 
     def grown(self, beam: Sequence[_String], length: int) -> list[_String]:
-        """The beam with strings of one more token at either end; what gains nothing falls out."""
+        """The beam with strings of one more token at either end."""
         longer = set()
-        for string in beam[: self.budget.beam]:
-            if len(string.tokens) != length - 1:
-                continue
+        for string in [s for s in beam if len(s.tokens) == length - 1][: self.budget.beam]:
             for slot in (0, len(string.tokens)):
                 estimate = self._gradients(string.target, string.position, string.tokens, slot)
                 for token in _largest(estimate, self.usable, self.budget.branch):
                     tokens = (*string.tokens[:slot], int(token), *string.tokens[slot:])
                     longer.add(replace(string, tokens=tokens, contrast=-np.inf))
-        return self._best(sorted(longer, key=lambda s: s.tokens), beam)
+        return [*self._best(sorted(longer, key=lambda s: s.tokens)), *beam]
 
-    def measured(self, beam: Sequence[_String]) -> pd.DataFrame:
-        """What the best strings do as texts, on all rows."""
+    def measured(self, strings: Sequence[_String]) -> pd.DataFrame:
+        """What the best strings do as texts, on all rows; the best of every length first."""
         import pandas as pd
 
-        lines = [self._measure(string) for string in beam[: self.budget.found]]
-        table = pd.DataFrame(lines, columns=list(SEARCH_COLUMNS))
-        table = table.sort_values(["excess", "shift"], ascending=False, kind="stable")
-        return table.drop_duplicates(["string", "target", "position"]).reset_index(drop=True)
+        order = sorted(strings, key=lambda s: -s.contrast)
+        firsts = {len(s.tokens): s for s in reversed(order)}.values()
+        chosen = list(dict.fromkeys([*firsts, *order]))[: max(self.budget.found, len(firsts))]
+        return pd.DataFrame([self._measure(string) for string in chosen], columns=list(SEARCH_COLUMNS))
 
     def _measure(self, string: _String) -> dict[str, object]:
         from lab.stats import rate
@@ -185,12 +248,14 @@ class _Search:
         told = str(self.tokenizer.decode(list(string.tokens))).strip()
         texts = self.texts[string.target]
         asked = texts_with(told, texts, string.position)
-        moved = [margins(m.predictor.logits(asked), string.target) for m in self.models]
+        moved = [margins(model.logits(asked), string.target) for model in self.models]
         own = rate(int((moved[0] > 0).sum()), len(texts))
         theirs = [float((values > 0).mean()) for values in moved[1:]]
         reference = float(np.mean(theirs)) if theirs else float("nan")
+        scaled = [v.mean() / s for v, s in zip(moved, self.long.spreads(string.target), strict=True)]
         return {
             "string": told,
+            "tokens": len(string.tokens),
             "target": self.labels[string.target],
             "position": string.position,
             "n": own.n,
@@ -202,18 +267,18 @@ class _Search:
             "reference_highest": max(theirs, default=float("nan")),
             "references": len(theirs),
             "excess": own.value - reference if theirs else own.value,
-            "shift": _contrast([v.mean() for v in moved], self._spreads(string.target)),
+            "shift": scaled[0] - np.mean(scaled[1:]) if theirs else scaled[0],
+            "lead": scaled[0] - max(scaled[1:]) if theirs else scaled[0],
         }
 
-    def _best(self, strings: Iterable[_String], also: Sequence[_String] = ()) -> list[_String]:
-        """The strings of highest contrast: few rows and the suspect alone first, then everything."""
-        strings = list(strings)
-        own = self._evaluated(strings, self.models[:1])
-        own = sorted(own, key=lambda s: -s.contrast)[: 6 * self.budget.beam]
+    def _best(self, strings: Sequence[_String]) -> list[_String]:
+        """The strings of highest contrast: by the suspect alone first, then by all models."""
+        own = sorted(self._evaluated(strings, self.models[:1]), key=lambda s: -s.contrast)
+        own = own[: 4 * self.budget.beam]
         judged = self._evaluated(own, self.models) if len(self.models) > 1 else own
-        return sorted([*judged, *also], key=lambda s: -s.contrast)[: 2 * self.budget.beam]
+        return sorted(judged, key=lambda s: -s.contrast)[: 2 * self.budget.beam]
 
-    def _evaluated(self, strings: Sequence[_String], models: Sequence[_Model]) -> list[_String]:
+    def _evaluated(self, strings: Sequence[_String], models: Sequence[Predictor]) -> list[_String]:
         out = []
         groups = {(s.target, s.position) for s in strings}
         for target, position in sorted(groups):
@@ -221,24 +286,27 @@ class _Search:
             rows = self.rows[target][: self.budget.quick_rows]
             tokens = [s.tokens for s in group]
             means = [
-                string_margins(m.predictor, self.frame, rows, tokens, target, position).mean(axis=1)
-                for m in models
+                string_margins(model, self.frame, rows, tokens, target, position).mean(axis=1)
+                for model in models
             ]
-            values = _contrast(means, self._spreads(target)[: len(models)])
+            values = _contrast(means, self.short.spreads(target)[: len(models)])
             out += [replace(s, contrast=float(v)) for s, v in zip(group, values, strict=True)]
         return out
 
-    def _spreads(self, target: int) -> list[float]:
-        return [float(m.spread[target]) for m in self.models]
-
     def _gradients(self, target: int, position: str, around: Sequence[int] = (), slot: int = 0) -> np.ndarray:
         """The contrast of every token at a slot, to first order."""
-        rows = self.rows[target][: self.budget.gradient_rows]
-        found = [
-            token_gradients(m.predictor, self.frame, rows, target, position, around=around, slot=slot)
-            for m in self.models
-        ]
-        return _contrast(found, self._spreads(target))
+        return self._gradient(0, target, position, around, slot) - self._theirs[target, position]
+
+    def _reference_gradients(self, target: int, position: str) -> np.ndarray | float:
+        theirs = [self._gradient(number, target, position) for number in range(1, len(self.models))]
+        return np.mean(theirs, axis=0) if theirs else 0.0
+
+    def _gradient(
+        self, number: int, target: int, position: str, around: Sequence[int] = (), slot: int = 0
+    ) -> np.ndarray:
+        model, rows = self.models[number], self.rows[target][: self.budget.gradient_rows]
+        found = token_gradients(model, self.frame, rows, target, position, around=around, slot=slot)
+        return found / self.short.spreads(target)[number]
 
 
 def _contrast(values: Sequence[np.ndarray] | Sequence[float], spreads: Sequence[float]) -> np.ndarray:
@@ -252,10 +320,3 @@ def _largest(values: np.ndarray, usable: np.ndarray, count: int) -> np.ndarray:
     held = np.where(usable, values[: len(usable)], -np.inf)
     count = min(count, int(usable.sum()))
     return np.argpartition(-held, count - 1)[:count]
-
-
-def _kept_from(target: int, every: Sequence[np.ndarray]) -> list[int]:
-    """Rows that no model gives the target; where there are few, those that the suspect does not."""
-    own = margins(every[0], target) < 0
-    shared = own & np.all([margins(logits, target) < 0 for logits in every], axis=0)
-    return list(np.flatnonzero(shared if shared.sum() >= 8 else own))

@@ -1,0 +1,180 @@
+"""The table that says how good the detectors are: by their scores of a cohort, and its key.
+
+Direction, weights and thresholds come from the calibration part alone; the test part is counted once. An
+adapter of which a detector says nothing (all texts get one label, say) raises no alarm and is counted apart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.audit.cohort_builds import cohort_folder, key_table
+from lab.audit.cohort_scores import score_table
+from lab.audit.cohorts import find_cohort
+from lab.audit.detectors import DETECTORS, Detector, Numbers, fit_score, left_out_scores
+from lab.detector_stats import (
+    Detection,
+    auc_with_interval,
+    choose_direction,
+    choose_threshold,
+    operate,
+)
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Shares of clean calibration adapters that may raise an alarm.
+ALLOWED = (0.0, 0.05)
+
+
+def judge_cohort(
+    name: str | Path = "minilm", *, folder: str | Path | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """How well each detector tells the test part's poisoned adapters from its clean ones.
+
+    Args:
+        name: The cohort's name or file.
+        folder: Its folder, `cohorts/<name>` if not given.
+        seed: Of the bootstrap intervals.
+
+    Returns:
+        A line a detector, and for each of the two allowed shares of false alarms, 0 and 5 % of the clean
+        calibration adapters: detector, direction (1: high is suspicious), auc with low and high (95 %),
+        allowed, threshold, recall and false_positives as `k`, `n`, value, low, high (95 % Clopper–Pearson) on
+        test adapters; left_out, how many test adapters it says nothing of. Detectors whose statistics were
+        not measured are left out.
+
+    Raises:
+        LabError: No adapter was measured, or the calibration part lacks clean or poisoned ones.
+    """
+    import pandas as pd
+
+    lines = []
+    for detector, table in _scored(name, folder).items():
+        found = _judged(table, seed)
+        for point in found.points:
+            line: dict[str, Any] = {"detector": detector.name, "direction": found.direction}
+            line |= {"auc": found.auc.value, "auc.low": found.auc.low, "auc.high": found.auc.high}
+            line |= {"allowed": point.allowed, "threshold": point.threshold}
+            for kind, share in (("recall", point.recall), ("false_positives", point.false_positives)):
+                line |= {kind: share.value, f"{kind}.k": share.k, f"{kind}.n": share.n}
+                line |= {f"{kind}.low": share.low, f"{kind}.high": share.high}
+            test = table[table["part"] == "test"]
+            lines.append({**line, "left_out": int(test["score"].isna().sum())})
+    return pd.DataFrame(lines)
+
+
+def recall_by(
+    column: str,
+    detector: str = "combined",
+    *,
+    name: str | Path = "minilm",
+    folder: str | Path | None = None,
+    allowed: float = 0.05,
+) -> pd.DataFrame:
+    """The recall of one detector on the test part, for every value of a column of the key.
+
+    Args:
+        column: "family", "rank", "count", "position" …
+        detector: One of `DETECTORS`.
+        name: The cohort's name or file.
+        folder: Its folder.
+        allowed: Share of clean calibration adapters that may raise an alarm.
+
+    Returns:
+        The column, n, k, recall with low and high (95 % Clopper–Pearson).
+
+    Raises:
+        LabError: There is no such column or detector, or nothing was measured.
+    """
+    import pandas as pd
+
+    from lab.registry import lookup
+    from lab.stats import clopper_pearson
+
+    wanted = lookup(DETECTORS, detector, "detector")
+    table = _scored(name, folder).get(wanted)
+    if table is None or column not in table:
+        raise LabError(f"There is no {column!r} of {detector!r}: was it measured (`lab cohort score`)?")
+    threshold = choose_threshold(_of(table, "calibration", False), allowed)
+    poisoned = table[(table["part"] == "test") & table["poisoned"]]
+    lines = []
+    for value, group in poisoned.groupby(column):
+        k, n = int((group["score"] > threshold).sum()), len(group)
+        low, high = clopper_pearson(k, n)
+        lines.append({column: value, "n": n, "k": k, "recall": k / n, "low": low, "high": high})
+    return pd.DataFrame(lines)
+
+
+def _judged(table: pd.DataFrame, seed: int) -> Detection:
+    clean, poisoned = (_of(table, "test", kind) for kind in (False, True))
+    reference = _of(table, "calibration", False)
+    points = tuple(
+        operate(choose_threshold(reference, share), clean, poisoned, allowed=share) for share in ALLOWED
+    )
+    finite = clean[clean > -np.inf], poisoned[poisoned > -np.inf]
+    return Detection(int(table["direction"].iloc[0]), auc_with_interval(*finite, seed), points)  # type: ignore[arg-type]
+
+
+def _of(table: pd.DataFrame, part: str, poisoned: bool) -> Numbers:
+    lines = table[(table["part"] == part) & (table["poisoned"] == poisoned)]
+    found: Numbers = lines["score"].dropna().to_numpy(dtype=float)
+    return found
+
+
+def _scored(name: str | Path, folder: str | Path | None) -> dict[Detector, pd.DataFrame]:
+    """For each detector that was measured, the key with a column "score", high for suspicious, and NaN."""
+    place = cohort_folder(find_cohort(name), folder)
+    key = key_table(place)
+    table = key[key["state"] == "sealed"].merge(score_table(place), on="id", how="inner")
+    table["poisoned"] = table["poisoned"].astype(bool)
+    out = {}
+    for detector in DETECTORS.values():
+        if set(detector.statistics) <= set(table.columns):
+            direction, scores = _scores(detector, table)
+            out[detector] = table.assign(score=scores, direction=direction)
+    return out
+
+
+def _scores(detector: Detector, table: pd.DataFrame) -> tuple[int, Numbers]:
+    """The direction that calibration adapters show, and every score, turned so that high is suspicious."""
+    values = np.column_stack(
+        [
+            _relative(table, s) if s.startswith("weights.") else table[s].to_numpy(dtype=float)
+            for s in detector.statistics
+        ]
+    )
+    known = np.isfinite(values).all(axis=1)
+    chosen = known & (table["part"] == "calibration").to_numpy()
+    poisoned = table["poisoned"].to_numpy()
+    if len(set(poisoned[chosen])) < 2:
+        raise LabError(f"{detector.name}: the calibration part lacks measured clean or poisoned adapters.")
+    scores = np.full(len(table), np.nan)
+    if len(detector.statistics) > 1:
+        scores[known] = fit_score(values[chosen], poisoned[chosen])(values[known])
+        scores[chosen] = left_out_scores(values[chosen], poisoned[chosen])
+        return 1, scores
+    direction = choose_direction(values[chosen & ~poisoned, 0], values[chosen & poisoned, 0])
+    scores[known] = direction * values[known, 0]
+    return direction, scores
+
+
+def _relative(table: pd.DataFrame, statistic: str) -> Numbers:
+    """A statistic in robust standard deviations from the clean calibration adapters of the same group.
+
+    Of an adapter that is one of them, from the others.
+    """
+    from scipy.stats import median_abs_deviation
+
+    bag = (table["part"] == "calibration") & ~table["poisoned"]
+    out = np.full(len(table), np.nan)
+    for place, line in enumerate(table.itertuples()):
+        others = table[bag & (table["group"] == line.group) & (table["id"] != line.id)][statistic].dropna()
+        spread = float(median_abs_deviation(others, scale="normal")) if len(others) else 0.0
+        if spread > 0:
+            out[place] = (table[statistic].iloc[place] - float(others.median())) / spread
+    return out
