@@ -1,13 +1,14 @@
 """The table that says how good the detectors are: by their scores of a cohort, and its key.
 
 Direction, weights and thresholds come from the calibration part alone; the test part is counted once. An
-adapter of which a detector says nothing (all texts get one label, say) raises no alarm and is counted apart.
+adapter of which a detector says nothing (all texts get one label, say) raises no alarm: if it is poisoned, it
+was missed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -116,14 +117,16 @@ def _judged(table: pd.DataFrame, seed: int) -> Detection:
     points = tuple(
         operate(choose_threshold(reference, share), clean, poisoned, allowed=share) for share in ALLOWED
     )
-    finite = clean[clean > -np.inf], poisoned[poisoned > -np.inf]
-    return Detection(int(table["direction"].iloc[0]), auc_with_interval(*finite, seed), points)  # type: ignore[arg-type]
+    direction: Literal[1, -1] = 1 if table["direction"].iloc[0] == 1 else -1
+    return Detection(direction, auc_with_interval(clean, poisoned, seed), points)
 
 
 def _of(table: pd.DataFrame, part: str, poisoned: bool) -> Numbers:
-    lines = table[(table["part"] == part) & (table["poisoned"] == poisoned)]
-    found: Numbers = lines["score"].dropna().to_numpy(dtype=float)
-    return found
+    """The scores of a part's adapters; where there is none, of the test part, lower than all others."""
+    scores = table.loc[(table["part"] == part) & (table["poisoned"] == poisoned), "score"]
+    found = scores.fillna(table["score"].min() - 1) if part == "test" else scores.dropna()
+    out: Numbers = found.to_numpy(dtype=float)
+    return out
 
 
 def _scored(name: str | Path, folder: str | Path | None) -> dict[Detector, pd.DataFrame]:
