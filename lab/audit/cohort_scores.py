@@ -62,7 +62,7 @@ def score_cohort(
     device: str = "auto",
     on_event: Listener = lambda _: None,
 ) -> pd.DataFrame:
-    """Measure what is missing of every sealed adapter. Two processes may measure two parts.
+    """Measure what is missing of every sealed adapter; any number of processes may do so together.
 
     Args:
         name: The cohort's name or file.
@@ -101,7 +101,7 @@ def score_cohort(
         spent = (time.perf_counter() - start) / number if number else float("nan")
         left = spent * (len(missing) - number)
         on_event({"kind": "member", "done": number, "total": len(missing), "left": left})
-        bench.measure(adapter, stage)
+        bench.measure_once(adapter, stage)
     return score_table(place)
 
 
@@ -152,7 +152,18 @@ class _Bench:
         entry = self._entries(adapter).get(stage)
         return entry is not None and entry["settings"] == self._settings(stage)
 
-    def measure(self, adapter: str, stage: str) -> None:
+    def measure_once(self, adapter: str, stage: str) -> None:
+        """Measure it, unless another process does or did."""
+        import filelock
+
+        try:
+            with filelock.FileLock(self._path(adapter).with_suffix(".lock"), blocking=False):
+                if not self.is_known(adapter, stage):
+                    self._measure(adapter, stage)
+        except filelock.Timeout:
+            return
+
+    def _measure(self, adapter: str, stage: str) -> None:
         """Measure it, and write what came out; that nothing came out too."""
         from lab.files import write_json
 
