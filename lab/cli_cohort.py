@@ -20,6 +20,10 @@ FolderOption = Annotated[
     Path | None,
     typer.Option(help="Where the sealed adapters lie (default: cohorts/NAME); the key: FOLDER-key."),
 ]
+CalibratedByOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a cohort whose calibration part serves, where this one has none."),
+]
 
 
 @cohort_app.command("build")
@@ -81,6 +85,7 @@ def show_command(
 def score_command(
     name: NameArgument = "minilm",
     folder: FolderOption = None,
+    calibrated_by: CalibratedByOption = None,
     part: Annotated[str, typer.Option(help="calibration or test; both without.")] = "",
     peer: Annotated[
         str, typer.Option(help="Python of an environment with adaptersentry, to measure that too.")
@@ -94,7 +99,14 @@ def score_command(
     stages = ("weights", "peer", "batteries", "search") if peer else ("weights", "batteries", "search")
     with ProgressView() as view:
         table = score_cohort(
-            name, folder=folder, part=part, stages=stages, peer=peer, device=device, on_event=view
+            name,
+            folder=folder,
+            calibrated_by=calibrated_by,
+            part=part,
+            stages=stages,
+            peer=peer,
+            device=device,
+            on_event=view,
         )
     typer.echo(f"{len(table)} adapters measured")
 
@@ -103,6 +115,7 @@ def score_command(
 def judge_command(
     name: NameArgument = "minilm",
     folder: FolderOption = None,
+    calibrated_by: CalibratedByOption = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table, with all digits.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,7 +124,7 @@ def judge_command(
     from lab.console.cohorts import print_detectors, print_recall
     from lab.files import write_text
 
-    table = judge_cohort(name, folder=folder)
+    table = judge_cohort(name, folder=folder, calibrated_by=calibrated_by)
     if csv is not None:
         write_text(csv, table.to_csv(index=False, float_format="%.4f"))
     if as_json:
@@ -119,4 +132,4 @@ def judge_command(
         return
     print_detectors(table)
     for column in ("family", "rank"):
-        print_recall(recall_by(column, name=name, folder=folder))
+        print_recall(recall_by(column, name=name, folder=folder, calibrated_by=calibrated_by))

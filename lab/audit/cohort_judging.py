@@ -33,13 +33,19 @@ ALLOWED = (0.0, 0.05)
 
 
 def judge_cohort(
-    name: str | Path = "minilm", *, folder: str | Path | None = None, seed: int = 0
+    name: str | Path = "minilm",
+    *,
+    folder: str | Path | None = None,
+    calibrated_by: str | Path | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How well each detector tells the test part's poisoned adapters from its clean ones.
 
     Args:
         name: The cohort's name or file.
         folder: Its folder, `cohorts/<name>` if not given.
+        calibrated_by: The folder of another cohort, whose calibration part serves, and whose clean test
+            adapters stand for those that this one lacks.
         seed: Of the bootstrap intervals.
 
     Returns:
@@ -55,7 +61,7 @@ def judge_cohort(
     import pandas as pd
 
     lines = []
-    for detector, table in _scored(name, folder).items():
+    for detector, table in _scored(name, folder, calibrated_by).items():
         found = _judged(table, seed)
         for point in found.points:
             line: dict[str, Any] = {"detector": detector.name, "direction": found.direction}
@@ -75,6 +81,7 @@ def recall_by(
     *,
     name: str | Path = "minilm",
     folder: str | Path | None = None,
+    calibrated_by: str | Path | None = None,
     allowed: float = 0.05,
 ) -> pd.DataFrame:
     """The recall of one detector on the test part, for every value of a column of the key.
@@ -84,6 +91,7 @@ def recall_by(
         detector: One of `DETECTORS`.
         name: The cohort's name or file.
         folder: Its folder.
+        calibrated_by: As in `judge_cohort`.
         allowed: Share of clean calibration adapters that may raise an alarm.
 
     Returns:
@@ -98,7 +106,7 @@ def recall_by(
     from lab.stats import clopper_pearson
 
     wanted = lookup(DETECTORS, detector, "detector")
-    table = _scored(name, folder).get(wanted)
+    table = _scored(name, folder, calibrated_by).get(wanted)
     if table is None or column not in table:
         raise LabError(f"There is no {column!r} of {detector!r}: was it measured (`lab cohort score`)?")
     threshold = choose_threshold(_of(table, "calibration", False), allowed)
@@ -129,18 +137,30 @@ def _of(table: pd.DataFrame, part: str, poisoned: bool) -> Numbers:
     return out
 
 
-def _scored(name: str | Path, folder: str | Path | None) -> dict[Detector, pd.DataFrame]:
+def _scored(
+    name: str | Path, folder: str | Path | None, calibrated_by: str | Path | None
+) -> dict[Detector, pd.DataFrame]:
     """For each detector that was measured, the key with a column "score", high for suspicious, and NaN."""
-    place = cohort_folder(find_cohort(name), folder)
-    key = key_table(place)
-    table = key[key["state"] == "sealed"].merge(score_table(place), on="id", how="inner")
-    table["poisoned"] = table["poisoned"].astype(bool)
+    import pandas as pd
+
+    table = _measured(cohort_folder(find_cohort(name), folder))
+    if calibrated_by is not None:
+        other = _measured(Path(calibrated_by).expanduser().absolute())
+        table = pd.concat([table, other[(other["part"] == "calibration") | ~other["poisoned"]]])
+        table = table.reset_index(drop=True)
     out = {}
     for detector in DETECTORS.values():
         if set(detector.statistics) <= set(table.columns):
             direction, scores = _scores(detector, table)
             out[detector] = table.assign(score=scores, direction=direction)
     return out
+
+
+def _measured(place: Path) -> pd.DataFrame:
+    """The key's lines of the adapters that were measured, with their statistics."""
+    key = key_table(place)
+    table = key[key["state"] == "sealed"].merge(score_table(place), on="id", how="inner")
+    return table.assign(poisoned=table["poisoned"].astype(bool))
 
 
 def _scores(detector: Detector, table: pd.DataFrame) -> tuple[int, Numbers]:

@@ -55,6 +55,7 @@ def score_cohort(
     name: str | Path = "minilm",
     *,
     folder: str | Path | None = None,
+    calibrated_by: str | Path | None = None,
     part: str = "",
     stages: Sequence[str] = ("weights", "batteries", "search"),
     peer: str = "",
@@ -67,6 +68,7 @@ def score_cohort(
     Args:
         name: The cohort's name or file.
         folder: Its sealed adapters, `cohorts/<name>` if not given.
+        calibrated_by: The folder of another cohort whose clean calibration adapters are the references.
         part: "calibration" or "test"; "" for both.
         stages: Which of `STAGES`.
         peer: The Python of an environment with AdapterSentry, for the stage "peer".
@@ -92,7 +94,8 @@ def score_cohort(
     key = key_table(place)
     sealed = key[key["state"] == "sealed"]
     asked = sealed[sealed["part"] == part] if part else sealed
-    bench = _Bench(place, cohort.set, sealed, budget or SearchBudget(), peer, device)
+    other = Path(calibrated_by).expanduser().absolute() if calibrated_by else place
+    bench = _Bench(place, other, cohort.set, sealed, key_table(other), budget or SearchBudget(), peer, device)
     missing = [
         (adapter, stage) for adapter in asked["id"] for stage in stages if not bench.is_known(adapter, stage)
     ]
@@ -139,8 +142,10 @@ class _Bench:
     """The sealed adapters, what is asked of them, and the references that are loaded."""
 
     place: Path
+    calibrated_by: Path
     set: Mapping[str, Any]
     sealed: pd.DataFrame
+    calibration: pd.DataFrame
     budget: SearchBudget
     peer: str
     device: str
@@ -269,10 +274,10 @@ class _Bench:
 
     def _reference(self, name: str) -> Predictor:
         if name not in self.loaded:
-            self.loaded[name] = self._predictor(name)
+            self.loaded[name] = self._predictor(name, self.calibrated_by)
         return self.loaded[name]
 
-    def _predictor(self, adapter: str) -> Predictor:
+    def _predictor(self, adapter: str, place: Path | None = None) -> Predictor:
         from lab.audit.adapter_files import open_adapter
         from lab.audit.suspects import load_suspect
         from lab.train.devices import resolve_device
