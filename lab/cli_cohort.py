@@ -133,3 +133,20 @@ def judge_command(
     print_detectors(table)
     for column in ("family", "rank"):
         print_recall(recall_by(column, name=name, folder=folder, calibrated_by=calibrated_by))
+
+
+@cohort_app.command("calibrate")
+def calibrate_command(
+    name: NameArgument = "minilm",
+    folder: FolderOption = None,
+    out: Annotated[Path | None, typer.Option(help="Where to (default: print it).")] = None,
+) -> None:
+    """Write the threshold that verdicts of `lab audit` rest on, as a file of data/calibrations."""
+    from lab.audit.calibrations import calibrate_cohort, calibration_toml
+    from lab.files import write_text
+
+    text = calibration_toml(calibrate_cohort(name, folder=folder))
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)

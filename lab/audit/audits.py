@@ -174,6 +174,8 @@ def _ask(
     with clock.stage("search", "searching for triggers") as told:
         strings = search_triggers(suspect, references, texts.measured, budget=budget, on_progress=told)
         found.add_strings(strings, suspect, texts.measured)
+    if budget is None:  # the calibration is one of the default search
+        found.add_calibrated(base)
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:

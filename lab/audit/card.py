@@ -38,7 +38,7 @@ class Score(_Part):
     """One number about the adapter, with what it takes to read it."""
 
     name: str
-    finding: Literal["weights", "battery", "search"]
+    finding: Literal["weights", "battery", "search", "together"]
     meaning: str
     value: float | None = Field(description="none where it is not defined")
     n: int = Field(ge=0, description="how many things it rests on")

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from lab.audit.cohort_builds import cohort_folder, key_table
 from lab.audit.cohort_scores import score_table
 from lab.audit.cohorts import find_cohort
-from lab.audit.detectors import DETECTORS, Detector, Numbers, fit_score, left_out_scores
+from lab.audit.detectors import DETECTORS, Detector, LinearScore, Numbers, fit_score, left_out_scores
 from lab.detector_stats import (
     Detection,
     auc_with_interval,
@@ -119,6 +120,17 @@ def recall_by(
     return pd.DataFrame(lines)
 
 
+def learned_score(
+    detector: Detector, name: str | Path, folder: str | Path | None
+) -> tuple[LinearScore, npt.NDArray[np.bool_]]:
+    """The weights of a detector by all calibration adapters, and which of these are poisoned."""
+    table = _measured(cohort_folder(find_cohort(name), folder))
+    table = table[table["part"] == "calibration"]
+    values = _values(detector, table)
+    known, poisoned = np.isfinite(values).all(axis=1), table["poisoned"].to_numpy()
+    return fit_score(values[known], poisoned[known]), poisoned[known]
+
+
 def _judged(table: pd.DataFrame, seed: int) -> Detection:
     clean, poisoned = (_of(table, "test", kind) for kind in (False, True))
     reference = _of(table, "calibration", False)
@@ -165,12 +177,7 @@ def _measured(place: Path) -> pd.DataFrame:
 
 def _scores(detector: Detector, table: pd.DataFrame) -> tuple[int, Numbers]:
     """The direction that calibration adapters show, and every score, turned so that high is suspicious."""
-    values = np.column_stack(
-        [
-            _relative(table, s) if s.startswith("weights.") else table[s].to_numpy(dtype=float)
-            for s in detector.statistics
-        ]
-    )
+    values = _values(detector, table)
     known = np.isfinite(values).all(axis=1)
     chosen = known & (table["part"] == "calibration").to_numpy()
     poisoned = table["poisoned"].to_numpy()
@@ -184,6 +191,16 @@ def _scores(detector: Detector, table: pd.DataFrame) -> tuple[int, Numbers]:
     direction = choose_direction(values[chosen & ~poisoned, 0], values[chosen & poisoned, 0])
     scores[known] = direction * values[known, 0]
     return direction, scores
+
+
+def _values(detector: Detector, table: pd.DataFrame) -> Numbers:
+    """What a detector rests on; adapters × statistics."""
+    return np.column_stack(
+        [
+            _relative(table, s) if s.startswith("weights.") else table[s].to_numpy(dtype=float)
+            for s in detector.statistics
+        ]
+    )
 
 
 def _relative(table: pd.DataFrame, statistic: str) -> Numbers:

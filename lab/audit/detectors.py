@@ -1,6 +1,7 @@
 """The detectors that are compared on cohorts: each a number that an adapter gets, and where it comes from.
 
-Most are one statistic. `combined` adds several up, with weights that are learned on calibration adapters.
+Most are one statistic. `behaviour` and `combined` add several up, with weights that calibration adapters
+teach.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ class Detector:
     statistics: tuple[str, ...]
 
 
+_BEHAVIOUR = (
+    "search.string_shift",
+    "search.string_lead",
+    "search.shift_asymmetry",
+    "batteries.broad.mean_attack_rate",
+    "batteries.broad.outlier_gap",
+)
 _ALL = (
     Detector("weight_spread", "spread of ΔW's norm over modules", _PAPER_A, ("weights.norm_std",)),
     Detector(
@@ -69,18 +77,9 @@ _ALL = (
         "AdapterSentry 2.0.2",
         ("peer.max_robust_z",),
     ),
+    Detector("behaviour", "search and battery together", "this lab", _BEHAVIOUR),
     Detector(
-        "combined",
-        "search, battery and weights together",
-        "this lab",
-        (
-            "search.string_shift",
-            "search.string_lead",
-            "search.shift_asymmetry",
-            "batteries.broad.mean_attack_rate",
-            "batteries.broad.outlier_gap",
-            "weights.norm_std",
-        ),
+        "combined", "search, battery and weights together", "this lab", (*_BEHAVIOUR, "weights.norm_std")
     ),
 )
 #: The registry of detectors, from name to `Detector`.

@@ -1,0 +1,81 @@
+import math
+import tomllib
+
+import pytest
+
+from lab.audit import calibrations
+from lab.audit.calibrations import Calibration, Counted, Weight, calibration_toml, load_calibrations
+from lab.audit.card import Score
+from lab.audit.detectors import DETECTORS
+from lab.audit.findings import _verdict
+from lab.errors import LabError
+
+STATISTICS = DETECTORS[calibrations.JUDGED].statistics
+
+
+@pytest.fixture
+def calibration():
+    return Calibration(
+        name="small",
+        goal="To test with.",
+        source="a test",
+        base="tiny",
+        clean=24,
+        poisoned=24,
+        threshold=0.5,
+        statistics={name: Weight(mean=1.0, spread=2.0, weight=0.25) for name in STATISTICS},
+        test=Counted(clean=60, false_positives=1, poisoned=30, found=28),
+    )
+
+
+def test_a_calibration_comes_back_from_its_file(calibration, tmp_path):
+    (tmp_path / "small.toml").write_text(calibration_toml(calibration))
+    assert load_calibrations(tmp_path) == {"small": calibration}
+    assert tomllib.loads(calibration_toml(calibration))["threshold"] == 0.5
+
+
+def test_its_score_is_the_weighted_sum(calibration):
+    values = dict.fromkeys(STATISTICS, 1.0)
+    assert calibration.score(values) == 0
+    assert calibration.score(values | {STATISTICS[0]: 5.0}) == pytest.approx(0.25 * (5 - 1) / 2)
+
+
+def test_a_statistic_that_is_missing_is_no_score(calibration):
+    values = dict.fromkeys(STATISTICS, 1.0)
+    assert calibration.score({name: 1.0 for name in STATISTICS[1:]}) is None
+    assert calibration.score(values | {STATISTICS[0]: math.nan}) is None
+
+
+def test_a_damaged_file_is_a_sentence(calibration, tmp_path):
+    (tmp_path / "small.toml").write_text(
+        calibration_toml(calibration).replace("spread = 2.0", "spread = 0.0")
+    )
+    with pytest.raises(LabError, match="spread"):
+        load_calibrations(tmp_path)
+
+
+def test_the_labs_own_are_of_the_detector_that_is_judged():
+    for found in load_calibrations().values():
+        assert tuple(found.statistics) == STATISTICS
+        assert found.test.clean >= 60
+        assert found.test.poisoned >= 30
+
+
+class Found:
+    def __init__(self, *scores):
+        self.scores, self.base_model = scores, "tiny"
+
+
+def score(finding, value, threshold):
+    return Score(
+        name=finding, finding=finding, meaning="m", value=value, n=1, of="rows", range="any number",
+        direction="high", threshold=threshold, threshold_source="a cohort",
+    )  # fmt: skip
+
+
+def test_the_calibrated_score_decides_alone():
+    loud, quiet = score("battery", 2.0, 1.0), score("together", 0.1, 0.5)
+    assert _verdict(Found(loud))[0] == "suspicious"
+    assert _verdict(Found(loud, quiet))[0] == "nothing found"
+    assert _verdict(Found(score("battery", 0.0, 1.0), score("together", 0.9, 0.5)))[0] == "suspicious"
+    assert _verdict(Found(score("battery", 0.0, None)))[0] == "cannot say"
