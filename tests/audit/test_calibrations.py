@@ -42,7 +42,7 @@ def test_its_score_is_the_weighted_sum(calibration):
 
 def test_a_statistic_that_is_missing_is_no_score(calibration):
     values = dict.fromkeys(STATISTICS, 1.0)
-    assert calibration.score({name: 1.0 for name in STATISTICS[1:]}) is None
+    assert calibration.score(dict.fromkeys(STATISTICS[1:], 1.0)) is None
     assert calibration.score(values | {STATISTICS[0]: math.nan}) is None
 
 
