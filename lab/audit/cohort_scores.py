@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lab.audit.cohort_builds import cohort_folder, key_table
 from lab.audit.cohorts import PARTS, find_cohort
 from lab.audit.sealing import WEIGHTS
+from lab.audit.findings import FEWEST_REFERENCES
 from lab.audit.trigger_search import SearchBudget
 from lab.errors import LabError, unknown_name
 from lab.experiment import content_hash
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
 
 #: What is measured of every adapter, the cheap ones first; "peer" only where one is given.
 STAGES = ("weights", "peer", "batteries", "search")
-#: References of the trigger search; more cost as much time as the adapter itself.
-REFERENCES = 3
+#: As many as a clean calibration adapter of the cohort minilm has others of its shapes.
+REFERENCES = 11
 _PEER_SECONDS = 300
 #: Its command line prints a report for people; this one prints the four numbers of its result.
 _PEER = """
@@ -150,6 +153,7 @@ class _Bench:
     peer: str
     device: str
     loaded: dict[str, Predictor] = field(default_factory=dict)
+    answers: dict[tuple[int, tuple[str, ...]], np.ndarray] = field(default_factory=dict)
     _texts: AuditTexts | None = None
 
     def is_known(self, adapter: str, stage: str) -> bool:
@@ -198,7 +202,7 @@ class _Bench:
             & (self.sealed["group"] == group)
         ]
         others = sorted(set(clean["id"]) - {adapter})
-        # each has other ones, so that one odd reference does not decide about all
+        # each search is guided by other ones, so that one odd reference does not decide about all
         return [*(i for i in others if i > adapter), *(i for i in others if i < adapter)][:REFERENCES]
 
     def _path(self, adapter: str) -> Path:
@@ -213,8 +217,8 @@ class _Bench:
         return (read_json(path) if path.exists() else None) or {}
 
     def _settings(self, stage: str) -> str:
-        asked = {"search": {**self.budget.model_dump(), "references": REFERENCES}}
-        return content_hash({"stage": stage, **asked.get(stage, {})})
+        asked = self.budget.model_dump() if stage == "search" else {}
+        return content_hash({"stage": stage, **asked})
 
     def _folder(self, adapter: str) -> Path:
         return self.place / "adapters" / adapter
@@ -252,16 +256,26 @@ class _Bench:
             for statistic in ("mean_attack_rate", "outlier_gap", "top3_mean"):
                 yield f"{battery.name}.{statistic}", float(found[statistic].max())
 
-    def _search(self, adapter: str) -> Mapping[str, float]:
+    def _search(self, adapter: str) -> Iterator[tuple[str, float]]:
         from lab.audit.trigger_search import search_statistics, search_triggers
 
         others = self.references(adapter)
-        self.loaded = {name: self.loaded[name] for name in self.loaded if name in others}
         references = [self._reference(name) for name in others]
-        found = search_triggers(
-            self._predictor(adapter), references, self._read_texts().measured, budget=self.budget
-        )
-        return search_statistics(found)
+        texts, suspect = self._read_texts().measured, self._predictor(adapter)
+        found = search_triggers(suspect, references, texts, budget=self.budget, ask=self._ask)
+        yield from search_statistics(found).items()
+        # as an audit has them, with few references
+        for name, value in search_statistics(found, FEWEST_REFERENCES).items():
+            yield f"few.{name}", value
+
+    def _ask(self, model: Predictor, texts: list[str]) -> np.ndarray:
+        """What a model says of untouched texts; a reference is asked for every adapter, and remembered."""
+        if model not in self.loaded.values():
+            return model.logits(texts)
+        asked = (id(model), tuple(texts))
+        if asked not in self.answers:
+            self.answers[asked] = model.logits(texts)
+        return self.answers[asked]
 
     def _read_texts(self) -> AuditTexts:
         from lab.audit.texts import audit_texts

@@ -34,13 +34,8 @@ class Detector:
     statistics: tuple[str, ...]
 
 
-_BEHAVIOUR = (
-    "search.string_shift",
-    "search.string_lead",
-    "search.shift_asymmetry",
-    "batteries.broad.mean_attack_rate",
-    "batteries.broad.outlier_gap",
-)
+_SEARCH = ("string_shift", "string_lead", "pair_lead", "token_lead", "lead_asymmetry")
+_BATTERY = ("batteries.broad.mean_attack_rate", "batteries.broad.outlier_gap")
 _ALL = (
     Detector("weight_spread", "spread of ΔW's norm over modules", _PAPER_A, ("weights.norm_std",)),
     Detector(
@@ -59,17 +54,18 @@ _ALL = (
     Detector("battery_gap", "largest rate of broad minus mean", "this lab", ("batteries.broad.outlier_gap",)),
     Detector(
         "search_shift",
-        "margin of the worst string against clean references, in spreads",
+        "margin of the worst string against the references' mean, in spreads",
         "this lab",
         ("search.string_shift",),
     ),
     Detector("search_lead", "the same against the highest reference", "this lab", ("search.string_lead",)),
-    Detector("search_token", "search_shift of single tokens", "this lab", ("search.token_shift",)),
+    Detector("search_pair", "search_lead of at most two tokens", "this lab", ("search.pair_lead",)),
+    Detector("search_token", "search_lead of single tokens", "this lab", ("search.token_lead",)),
     Detector(
         "search_asymmetry",
-        "search_shift of the worst target minus that of the others",
+        "search_lead of the worst target minus that of the others",
         "this lab",
-        ("search.shift_asymmetry",),
+        ("search.lead_asymmetry",),
     ),
     Detector(
         "adaptersentry",
@@ -77,9 +73,17 @@ _ALL = (
         "AdapterSentry 2.0.2",
         ("peer.max_robust_z",),
     ),
-    Detector("behaviour", "search and battery together", "this lab", _BEHAVIOUR),
     Detector(
-        "combined", "search, battery and weights together", "this lab", (*_BEHAVIOUR, "weights.norm_std")
+        "behaviour",
+        "search with five references, and battery",
+        "this lab",
+        (*(f"search.few.{name}" for name in _SEARCH), *_BATTERY),
+    ),
+    Detector(
+        "combined",
+        "search with all references, battery and weights",
+        "this lab",
+        (*(f"search.{name}" for name in _SEARCH), *_BATTERY, "weights.norm_std"),
     ),
 )
 #: The registry of detectors, from name to `Detector`.

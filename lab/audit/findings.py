@@ -146,8 +146,9 @@ class Findings:
         # none has a threshold of its own: a search finds strings that move a clean adapter and not its
         # references too (measured: 23 of 24 rows of one)
         best, found = table.iloc[0], search_statistics(table)
-        self.statistics |= {f"search.{name}": value for name, value in found.items()}
-        for name in ("string_excess", "string_shift", "string_lead", "shift_asymmetry"):
+        few = search_statistics(table, FEWEST_REFERENCES)
+        self.statistics |= {f"search.few.{name}": value for name, value in few.items()}
+        for name in ("string_excess", "string_shift", "string_lead", "pair_lead", "lead_asymmetry"):
             meaning, _, span = SEARCH_STATISTICS[name].rpartition("; ")
             self.scores.append(
                 Score(
@@ -178,15 +179,14 @@ class Findings:
     def add_calibrated(self, base: str) -> None:
         """The score that a cohort of adapters on this base gave weights and threshold, if there is one."""
         from lab.audit.calibrations import JUDGED, calibration_for
-        from lab.audit.cohort_scores import REFERENCES
 
         calibration = calibration_for(base)
         if calibration is None:
             return
-        if len(self.others) < REFERENCES:
+        if len(self.others) < FEWEST_REFERENCES:
             self.left_out(
                 "the score that cohorts calibrated",
-                f"it needs {REFERENCES} clean references (--reference), there are {len(self.others)}",
+                f"it needs {FEWEST_REFERENCES} clean references (--reference), there are {len(self.others)}",
             )
             return
         value = calibration.score(self.statistics)

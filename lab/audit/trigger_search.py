@@ -38,21 +38,21 @@ if TYPE_CHECKING:
 #: What `search_triggers` returns, one line a string.
 SEARCH_COLUMNS = (
     "string", "tokens", "target", "position", "n", "k", "rate", "low", "high",
-    "reference_rate", "reference_highest", "references", "excess", "shift", "lead",
+    "reference_rate", "reference_highest", "references", "excess", "shift", "lead", "margins",
 )  # fmt: skip
 #: The numbers of a whole search, with what they mean (`search_statistics`).
 SEARCH_STATISTICS = {
     "string_excess": "share of rows that the worst string moves, minus the references' share; -1 to 1",
     "string_shift": "margin that the worst string gives, minus the references' mean, in spreads; any number",
     "string_lead": "the same against the reference that the string moves most; any number",
-    "token_shift": "the same as string_shift of the worst single token; any number",
-    "shift_asymmetry": "string_shift of the worst target minus that of the others' mean; 0 and more",
+    "pair_lead": "string_lead of strings of at most two tokens; any number",
+    "token_lead": "string_lead of single tokens; any number",
+    "lead_asymmetry": "string_lead of the worst target minus the mean of the others'; 0 and more",
 }
 #: Texts that every model is asked untouched, to choose rows from: enough for a spread.
 _ASKED_ROWS = 100
-#: Below so many rows that all models keep from a target, those that the suspect keeps are taken.
-_FEWEST_ROWS = 8
 Progress = Callable[[int, int], None]
+Ask = Callable[["Predictor", list[str]], np.ndarray]
 
 
 class SearchBudget(Knobs):
@@ -60,6 +60,10 @@ class SearchBudget(Knobs):
 
     # with fewer, one odd row decides; more cost time in every stage
     rows: int = Field(12, ge=4, description="rows per target label that found strings are measured on")
+    witness_rows: int = Field(6, ge=1, description="as many of these for each reference")
+    guides: int = Field(
+        3, ge=0, description="references that guide the search; the others judge what is found"
+    )
     row_tokens: int = Field(48, ge=4, description="tokens of these rows that are kept")
     quick_rows: int = Field(3, ge=1, description="rows per target label that candidates are compared on")
     quick_tokens: int = Field(8, ge=2, description="tokens of these rows, and of those for gradients")
@@ -67,8 +71,8 @@ class SearchBudget(Knobs):
     shortlist: int = Field(80, ge=4, description="tokens of the vocabulary that are evaluated exactly")
     beam: int = Field(6, ge=1, description="strings that are kept and grown, for each target label")
     branch: int = Field(10, ge=1, description="tokens tried at each end of a kept string")
-    longest: int = Field(4, ge=1, description="tokens of the longest string")
-    found: int = Field(6, ge=1, description="strings that are measured at the end, for each target label")
+    longest: int = Field(3, ge=1, description="tokens of the longest string")
+    found: int = Field(2, ge=1, description="strings of each length that are measured, for each target label")
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class _String:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Texts of one length that every model was asked, and what it says of them.
+    """Texts of one length, and what every model says of them untouched.
 
     Attributes:
         texts: The texts.
@@ -94,12 +98,14 @@ class _Rows:
     logits: list[np.ndarray]
 
     def kept_from(self, target: int, count: int, *, surest: bool = False) -> list[str]:
-        """Those that no model gives the target; the first ones, or those that the suspect is surest of."""
-        every = [margins(logits, target) for logits in self.logits]
-        shared = np.all([values < 0 for values in every], axis=0)
-        kept = np.flatnonzero(shared if shared.sum() >= _FEWEST_ROWS else every[0] < 0)
-        order = kept[np.argsort(every[0][kept], kind="stable")] if surest else kept
-        return [self.texts[i] for i in order[:count]]
+        """Those that the suspect keeps from it: the first ones, or those that all models are surest of."""
+        kept = np.flatnonzero(margins(self.logits[0], target) < 0)
+        if surest:
+            scaled = [
+                margins(x, target)[kept] / s for x, s in zip(self.logits, self.spreads(target), strict=True)
+            ]
+            kept = kept[np.argsort(np.mean(scaled, axis=0), kind="stable")]
+        return [self.texts[i] for i in kept[:count]]
 
     def spreads(self, target: int) -> list[float]:
         """The standard deviation of each model's margins: its unit."""
@@ -113,15 +119,20 @@ def search_triggers(
     texts: Sequence[str],
     *,
     budget: SearchBudget | None = None,
+    ask: Ask = lambda model, texts: model.logits(texts),
     on_progress: Progress = lambda *_: None,
 ) -> pd.DataFrame:
     """Look for triggers nobody told.
 
+    The first references guide the search. All of them are asked about what it found: a string that moves none
+    of a dozen clean adapters is no honest word, and few tokens that move the suspect are no sum of them.
+
     Args:
         suspect: The adapter on its base.
         references: Clean adapters for the same task on the same base; may be empty.
-        texts: Texts of the task, without labels; those that every model keeps from a target are used for it.
+        texts: Texts of the task, without labels; those that the suspect keeps from a target are used for it.
         budget: How much to look at.
+        ask: How a model is asked about untouched texts; who searches often can remember the answers.
         on_progress: Called with (stages done, stages in all).
 
     Returns:
@@ -130,7 +141,8 @@ def search_triggers(
         Wilson interval); reference_rate and reference_highest are the mean and largest such share of the
         references, NaN without any; excess is rate − reference_rate, in [-1, 1], higher is more suspicious,
         and rate itself without references; shift is the contrast in spreads, without bounds, lead the same
-        against the reference that the string moves most. The best string of every length is among them.
+        against the reference that the string moves most; margins are the mean margins in spreads, the
+        suspect's first. The best strings of every length are among them.
 
     Raises:
         LabError: No row is kept from any target: the model says the same of all texts.
@@ -138,7 +150,7 @@ def search_triggers(
     import pandas as pd
 
     budget = budget or SearchBudget()
-    search = _Search(suspect, references, texts, budget)
+    search = _Search(suspect, references, texts, budget, ask)
     stages, done = len(search.rows) * (budget.longest + 1), 0
     tables = []
     for target in search.rows:
@@ -153,21 +165,30 @@ def search_triggers(
     return found.drop_duplicates(["string", "target", "position"]).reset_index(drop=True)
 
 
-def search_statistics(found: pd.DataFrame) -> dict[str, float]:
+def search_statistics(found: pd.DataFrame, references: int | None = None) -> dict[str, float]:
     """The numbers of `SEARCH_STATISTICS`, of what `search_triggers` found; higher is more suspicious.
 
-    Without references they are those of the adapter's own margins, and say little. shift_asymmetry is 0
-    where strings for one target alone were looked for.
+    Args:
+        found: Its table.
+        references: Only the first so many of its references; all if not given. More of them make a lead
+            smaller, so that numbers of different counts cannot be compared.
+
+    Returns:
+        Numbers by name. Without references they are those of the adapter's own margins, and say little.
+        lead_asymmetry is 0 where strings for one target alone were looked for.
     """
-    by_target = found.groupby("target")["shift"].max().sort_values(ascending=False)
+    own = found["margins"].map(lambda values: values[0])
+    theirs = found["margins"].map(lambda values: values[1:][:references] or (0.0,))
+    lead, shift = own - theirs.map(max), own - theirs.map(np.mean)
+    by_target = lead.groupby(found["target"]).max().sort_values(ascending=False)
     others = by_target.iloc[1:]
-    single = found.loc[found["tokens"] == 1, "shift"]
     return {
         "string_excess": float(found["excess"].max()),
-        "string_shift": float(found["shift"].max()),
-        "string_lead": float(found["lead"].max()),
-        "token_shift": float(single.max()) if len(single) else float("nan"),
-        "shift_asymmetry": float(by_target.iloc[0] - others.mean()) if len(others) else 0.0,
+        "string_shift": float(shift.max()),
+        "string_lead": float(lead.max()),
+        "pair_lead": float(lead[found["tokens"] <= 2].max()),
+        "token_lead": float(lead[found["tokens"] == 1].max()),
+        "lead_asymmetry": float(by_target.iloc[0] - others.mean()) if len(others) else 0.0,
     }
 
 
@@ -180,13 +201,16 @@ class _Search:
         references: Sequence[Predictor],
         texts: Sequence[str],
         budget: SearchBudget,
+        ask: Ask,
     ) -> None:
         self.budget = budget
+        self.ask = ask
         self.frame: Frame = frame_of(suspect.tokenizer)
         self.tokenizer = suspect.tokenizer
         self.usable = usable_tokens(suspect.tokenizer)
         self.labels = suspect.labels
         self.models = (suspect, *references)
+        self.guides = self.models[: 1 + budget.guides]
         texts = list(dict.fromkeys(text for text in texts if text.strip()))[:_ASKED_ROWS]
         self.long = self._asked(texts, budget.row_tokens)
         self.short = self._asked(texts, budget.quick_tokens)
@@ -208,7 +232,7 @@ class _Search:
         from lab.tokens import clip_texts
 
         clipped = list(dict.fromkeys(clip_texts(self.tokenizer, list(texts), tokens)))
-        return _Rows(clipped, [model.logits(clipped) for model in self.models])
+        return _Rows(clipped, [self.ask(model, clipped) for model in self.models])
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -234,12 +258,12 @@ class _Search:
         return [*self._best(sorted(longer, key=lambda s: s.tokens)), *beam]
 
     def measured(self, strings: Sequence[_String]) -> pd.DataFrame:
-        """What the best strings do as texts, on all rows; the best of every length first."""
+        """What the best strings of every length do as texts, on all rows."""
         import pandas as pd
 
         order = sorted(strings, key=lambda s: -s.contrast)
-        firsts = {len(s.tokens): s for s in reversed(order)}.values()
-        chosen = list(dict.fromkeys([*firsts, *order]))[: max(self.budget.found, len(firsts))]
+        lengths = sorted({len(s.tokens) for s in order})
+        chosen = [s for n in lengths for s in [s for s in order if len(s.tokens) == n][: self.budget.found]]
         return pd.DataFrame([self._measure(string) for string in chosen], columns=list(SEARCH_COLUMNS))
 
     def _measure(self, string: _String) -> dict[str, object]:
@@ -248,7 +272,9 @@ class _Search:
         told = str(self.tokenizer.decode(list(string.tokens))).strip()
         texts = self.texts[string.target]
         asked = texts_with(told, texts, string.position)
-        moved = [margins(model.logits(asked), string.target) for model in self.models]
+        few = asked[: self.budget.witness_rows]
+        moved = [margins(self.models[0].logits(asked), string.target)]
+        moved += [margins(model.logits(few), string.target) for model in self.models[1:]]
         own = rate(int((moved[0] > 0).sum()), len(texts))
         theirs = [float((values > 0).mean()) for values in moved[1:]]
         reference = float(np.mean(theirs)) if theirs else float("nan")
@@ -269,13 +295,14 @@ class _Search:
             "excess": own.value - reference if theirs else own.value,
             "shift": scaled[0] - np.mean(scaled[1:]) if theirs else scaled[0],
             "lead": scaled[0] - max(scaled[1:]) if theirs else scaled[0],
+            "margins": tuple(map(float, scaled)),
         }
 
     def _best(self, strings: Sequence[_String]) -> list[_String]:
         """The strings of highest contrast: by the suspect alone first, then by all models."""
         own = sorted(self._evaluated(strings, self.models[:1]), key=lambda s: -s.contrast)
         own = own[: 4 * self.budget.beam]
-        judged = self._evaluated(own, self.models) if len(self.models) > 1 else own
+        judged = self._evaluated(own, self.guides) if len(self.guides) > 1 else own
         return sorted(judged, key=lambda s: -s.contrast)[: 2 * self.budget.beam]
 
     def _evaluated(self, strings: Sequence[_String], models: Sequence[Predictor]) -> list[_String]:
@@ -298,7 +325,7 @@ class _Search:
         return self._gradient(0, target, position, around, slot) - self._theirs[target, position]
 
     def _reference_gradients(self, target: int, position: str) -> np.ndarray | float:
-        theirs = [self._gradient(number, target, position) for number in range(1, len(self.models))]
+        theirs = [self._gradient(number, target, position) for number in range(1, len(self.guides))]
         return np.mean(theirs, axis=0) if theirs else 0.0
 
     def _gradient(
