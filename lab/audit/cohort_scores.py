@@ -20,8 +20,8 @@ import numpy as np
 
 from lab.audit.cohort_builds import cohort_folder, key_table
 from lab.audit.cohorts import PARTS, find_cohort
-from lab.audit.sealing import WEIGHTS
 from lab.audit.findings import FEWEST_REFERENCES
+from lab.audit.sealing import WEIGHTS
 from lab.audit.trigger_search import SearchBudget
 from lab.errors import LabError, unknown_name
 from lab.experiment import content_hash

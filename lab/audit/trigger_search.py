@@ -51,6 +51,8 @@ SEARCH_STATISTICS = {
 }
 #: Texts that every model is asked untouched, to choose rows from: enough for a spread.
 _ASKED_ROWS = 100
+#: Below so many short rows that all models keep from a target, those that the suspect keeps are taken.
+_FEWEST_ROWS = 8
 Progress = Callable[[int, int], None]
 Ask = Callable[["Predictor", list[str]], np.ndarray]
 
@@ -97,15 +99,22 @@ class _Rows:
     texts: list[str]
     logits: list[np.ndarray]
 
-    def kept_from(self, target: int, count: int, *, surest: bool = False) -> list[str]:
-        """Those that the suspect keeps from it: the first ones, or those that all models are surest of."""
-        kept = np.flatnonzero(margins(self.logits[0], target) < 0)
-        if surest:
-            scaled = [
-                margins(x, target)[kept] / s for x, s in zip(self.logits, self.spreads(target), strict=True)
-            ]
-            kept = kept[np.argsort(np.mean(scaled, axis=0), kind="stable")]
+    def kept_from(self, target: int, count: int) -> list[str]:
+        """The first that no model gives the target; where these are few, that the suspect does not."""
+        every = np.array([margins(logits, target) < 0 for logits in self.logits])
+        shared = every.all(axis=0)
+        kept = np.flatnonzero(shared if shared.sum() >= _FEWEST_ROWS else every[0])
         return [self.texts[i] for i in kept[:count]]
+
+    def surest_from(self, target: int, count: int) -> list[str]:
+        """Those that the suspect does not give the target, the ones that all models are surest of first."""
+        kept = np.flatnonzero(margins(self.logits[0], target) < 0)
+        scaled = [
+            margins(logits, target)[kept] / spread
+            for logits, spread in zip(self.logits, self.spreads(target), strict=True)
+        ]
+        order = kept[np.argsort(np.mean(scaled, axis=0), kind="stable")]
+        return [self.texts[i] for i in order[:count]]
 
     def spreads(self, target: int) -> list[float]:
         """The standard deviation of each model's margins: its unit."""
@@ -212,13 +221,13 @@ class _Search:
         self.models = (suspect, *references)
         self.guides = self.models[: 1 + budget.guides]
         texts = list(dict.fromkeys(text for text in texts if text.strip()))[:_ASKED_ROWS]
-        self.long = self._asked(texts, budget.row_tokens)
-        self.short = self._asked(texts, budget.quick_tokens)
+        self.long = self._asked(self.models, texts, budget.row_tokens)
+        self.short = self._asked(self.guides, texts, budget.quick_tokens)
         self.texts: dict[int, list[str]] = {}
         self.rows: dict[int, list[list[int]]] = {}
         for target in range(len(self.labels)):
             # a few honest words move a text that is on the edge anyhow; a trigger moves any text
-            long = self.long.kept_from(target, budget.rows, surest=True)
+            long = self.long.surest_from(target, budget.rows)
             short = self.short.kept_from(target, max(budget.quick_rows, budget.gradient_rows))
             if long and short:
                 self.texts[target] = long
@@ -228,11 +237,11 @@ class _Search:
         # the references' part of a token's estimate hardly depends on what stands beside it, and costs most
         self._theirs = {(t, p): self._reference_gradients(t, p) for t in self.rows for p in POSITIONS}
 
-    def _asked(self, texts: Sequence[str], tokens: int) -> _Rows:
+    def _asked(self, models: Sequence[Predictor], texts: Sequence[str], tokens: int) -> _Rows:
         from lab.tokens import clip_texts
 
         clipped = list(dict.fromkeys(clip_texts(self.tokenizer, list(texts), tokens)))
-        return _Rows(clipped, [self.ask(model, clipped) for model in self.models])
+        return _Rows(clipped, [self.ask(model, clipped) for model in models])
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
