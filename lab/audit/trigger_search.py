@@ -126,7 +126,7 @@ class _Search:
         budget: SearchBudget,
     ) -> None:
         self.budget = budget
-        self.frame: Frame = frame_of(suspect.tokenizer)
+        self.frame: Frame = frame_of(suspect)
         self.tokenizer = suspect.tokenizer
         self.usable = usable_tokens(suspect.tokenizer)
         self.labels = suspect.labels
