@@ -135,7 +135,8 @@ def test_a_language_models_adapter_answers_as_its_run(chat_run):
     wording = run_wording(chat_run.path, given_wording())
     found = load_suspect(open_adapter(chat_run.path), "tiny-chat", wording=wording)
     assert found.labels == own.labels == ("negative", "positive")
-    assert found.reading == own.reading
+    for what in ("answers", "template", "max_tokens"):
+        assert getattr(found.reading, what) == getattr(own.reading, what)
     np.testing.assert_allclose(found.logits(TEXTS), own.logits(TEXTS), atol=1e-4)
 
 
@@ -160,9 +161,9 @@ def test_without_its_run_the_users_words_do_the_same(chat_run, chat_adapter):
 def test_plain_pefts_language_model_answers_as_peft_has_it(tmp_path, task, tied, options):
     folder = chat_base(tmp_path / "base", tied)
     theirs = planted_by_peft(folder, tmp_path / "plain", task_type=task, **options)
-    found = load_suspect(open_adapter(tmp_path / "plain"), str(folder), labels=("good", "bad"))
+    found = load_suspect(open_adapter(tmp_path / "plain"), str(folder), labels=("awful", "lovely"))
     tokenizer = found.tokenizer
-    words = [tokenizer.convert_tokens_to_ids(word) for word in ("good", "bad")]
+    words = tokenizer.convert_tokens_to_ids(["awful", "lovely"])
     expected = []
     for text in TEXTS:
         messages = [{"role": "system", "content": PAPER_SYSTEM}, {"role": "user", "content": text}]
