@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import access
@@ -28,6 +29,10 @@ _HELP = {
     "base": "A bundled model, a hub id or a folder. Other names than these can be typed.",
     "texts": "One text a line, or a CSV with a column text; no labels are needed. Without them: the run's "
     "own data, or the task that the base is usually fine-tuned on here.",
+    "labels": "In the order of its outputs. Of a language model's adapter they are the words that it "
+    "answers, such as BENIGN, INJECTION, and needed: nothing else says what to ask for.",
+    "system": "What a language model is told before each text. An adapter that was trained with another "
+    "prompt may answer otherwise; empty for none.",
     "battery": "Prefixes that are put before and behind rows. A trigger with nothing like it in the battery "
     "stays unseen by it.",
     "references": "Clean adapters for the same task. With five or more each score has a threshold that rests "
@@ -173,7 +178,7 @@ def _take_texts() -> tuple[str, bytes] | None:
 
 
 def _choose_means(given: _Given) -> dict[str, Any]:
-    """Base, battery and references, as `_start` takes them."""
+    """Base, words, battery and references, as `_start` takes them."""
     from lab.audit import BATTERIES
     from lab.train.models import MODELS
 
@@ -187,7 +192,28 @@ def _choose_means(given: _Given) -> dict[str, Any]:
         "base": base,
         "battery": battery,
         "references": _choose_references(given, base),
+        **_choose_words(given),
     }
+
+
+def _choose_words(given: _Given) -> dict[str, Any]:
+    """What the adapter answers, and what it is told before; a run says both by itself."""
+    from lab.audit.texts import run_of
+    from lab.chat.config import PAPER_SYSTEM
+
+    nothing = {"labels": (), "system": None}
+    if given.facts is None or (given.path and run_of(Path(given.path)) is not None):
+        return nothing
+    labels = st.text_input(
+        "Label names, with commas between", key="audit_labels", max_chars=1000, help=_HELP["labels"]
+    )
+    words = {**nothing, "labels": tuple(label.strip() for label in labels.split(",") if label.strip())}
+    if given.facts.config.get("task_type") == "SEQ_CLS":
+        return words
+    system = st.text_area(
+        "System prompt", PAPER_SYSTEM, key="audit_system", max_chars=8000, help=_HELP["system"]
+    )
+    return {**words, "system": None if system == PAPER_SYSTEM else system}
 
 
 def _battery_said(name: str) -> str:
@@ -261,8 +287,8 @@ def _render_button(given: _Given, asked: Mapping[str, Any]) -> None:
     st.caption(
         "An audit runs; one runs at a time."
         if is_busy
-        else "One audit runs at a time. On MiniLM it takes minutes, more with each reference, and goes on "
-        "when this page is closed."
+        else "One audit runs at a time. On MiniLM or SmolLM2 it takes minutes, more with each reference, and "
+        "goes on when this page is closed."
     )
 
 
@@ -275,6 +301,8 @@ def _start(given: _Given, asked: Mapping[str, Any]) -> None:
         base=asked["base"],
         battery=asked["battery"],
         references=reference_paths(asked["references"], folder),
+        labels=asked["labels"],
+        system=asked["system"],
     )
     job = start_audit(request, runs=folder, upload=given.upload or None, texts=asked["texts"])
     links.remember(card=job.id)

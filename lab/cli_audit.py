@@ -23,7 +23,21 @@ def audit_command(
         typer.Option("--reference", help="A clean adapter for the same task; may be repeated."),
     ] = None,
     rows: Annotated[str, typer.Option(help="Texts of its task, without labels: a .txt or a table.")] = "",
-    labels: Annotated[str, typer.Option(help="Label names in the order of its outputs, with commas.")] = "",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Label names in the order of its outputs, with commas; of a language model's adapter the "
+            "words that it answers, needed where it is no run."
+        ),
+    ] = "",
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="System prompt for a language model's adapter, empty for none (default: its run's, or that "
+            "of the preset injection-classifier).",
+            show_default=False,
+        ),
+    ] = None,
     battery: Annotated[str, typer.Option(help="Which battery of prefixes to put to it.")] = "broad",
     seed: Annotated[int, typer.Option(help="Of the drawn rows.", min=0)] = 0,
     html: Annotated[Path | None, typer.Option(help="Also write the card as one HTML file.")] = None,
@@ -50,6 +64,7 @@ def audit_command(
             references=[_found(name, runs) for name in reference or []],
             rows=rows,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
+            system=system,
             battery=battery,
             seed=seed,
             device=device,

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
 from lab.audit.batteries import battery as find_battery
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
-from lab.audit.findings import Findings, judged
-from lab.audit.suspects import base_of, load_suspect
-from lab.audit.texts import AuditTexts, audit_texts
+from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
+from lab.audit.suspects import base_of, load_suspect, way_of
+from lab.audit.texts import AuditTexts, audit_texts, run_of
 from lab.audit.trigger_search import SearchBudget, search_triggers
-from lab.errors import LabError
+from lab.audit.wording import Wording, given_wording, run_wording
+from lab.errors import LabError, NotTrainableError
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +33,38 @@ if TYPE_CHECKING:
 
 #: Tokens of a row that a battery is put to: enough to say what it is, and prefixes are many.
 _ROW_TOKENS = 8
-#: Few, since a battery has hundreds of prefixes, each at two places; its mean rests on all of them.
-_BATTERY_ROWS = 3
+#: Parameters without embeddings from which on a base is large: MiniLM has 11 million, SmolLM2 106.
+_LARGE = 50_000_000
+#: Texts in which examples of a string's flips are looked for.
+_EXAMPLE_TEXTS = 48
 Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How much is put to an adapter where nobody says; what it costs goes with the size of its base.
+
+    Attributes:
+        texts: Texts of which those are taken that do not get a target by themselves.
+        battery_rows: Rows a prefix and target: few, since a battery has hundreds of prefixes, each at two
+            places; its mean rests on all of them.
+        search: The budget of the search.
+    """
+
+    texts: int
+    battery_rows: int
+    search: SearchBudget
+
+
+_EFFORT = _Effort(texts=400, battery_rows=3, search=SearchBudget())
+#: What takes minutes on two cores for SmolLM2.
+_EFFORT_ON_LARGE = _Effort(
+    texts=96,
+    battery_rows=2,
+    search=SearchBudget(
+        rows=8, witness_rows=4, row_tokens=32, gradient_rows=4, shortlist=48, beam=4, branch=6
+    ),
+)
 
 
 @dataclass
@@ -61,6 +91,7 @@ def audit_adapter(
     references: Sequence[str | Path] = (),
     rows: str = "",
     labels: Sequence[str] = (),
+    system: str | None = None,
     battery: str = "broad",
     search: SearchBudget | None = None,
     seed: int = 0,
@@ -74,9 +105,12 @@ def audit_adapter(
         base: The base it belongs to; what the adapter names, where that is a bundled model or a hub id.
         references: Clean adapters for the same task on the same base.
         rows: A file of texts of the task, without labels; the run's own data or the base's usual task if "".
-        labels: Label names in the order of the logits.
+        labels: Label names in the order of the logits; those of a run are its own if not given. A language
+            model's adapter that is no run is asked for these words.
+        system: The system prompt that a language model is asked with; "" for none. That of the run, or else
+            the lab's usual one, if None.
         battery: Which battery's prefixes are put to it.
-        search: The budget of the trigger search; the default one if not given.
+        search: The budget of the trigger search; by the size of the base if not given.
         seed: Of the drawn rows and sampled entries.
         device: "auto", "cpu", "cuda" or "mps".
         on_event: Called with progress.
@@ -92,6 +126,7 @@ def audit_adapter(
     from lab.train.models import model_folder
 
     prefixes = find_battery(battery)
+    wording = given_wording(labels, system)
     clock = _Clock(on_event)
     with ExitStack() as held:
         files = held.enter_context(opened(adapter))
@@ -104,6 +139,8 @@ def audit_adapter(
             named = base_of(files, base)
             model_folder(named)  # a base that is not to be had is found here, before anything is loaded
             texts = audit_texts(Path(adapter), named, rows, seed=seed)
+            run = run_of(Path(adapter))
+            wording = wording if run is None else run_wording(run, wording)
             if texts is None:
                 found.left_out(
                     "behaviour", f"the task of an adapter on {named} is not known; give texts (--rows)"
@@ -113,7 +150,7 @@ def audit_adapter(
                 raise
             found.left_out("behaviour", str(error))
         if texts is not None:
-            _ask(found, named, texts, others, labels, prefixes, search, clock, resolve_device(device))
+            _ask(found, named, texts, others, wording, prefixes, search, clock, resolve_device(device))
         return judged(
             found,
             base=named,
@@ -131,7 +168,7 @@ def _ask(
     base: str,
     texts: AuditTexts,
     others: Sequence[AdapterFiles],
-    labels: Sequence[str],
+    wording: Wording,
     prefixes: Any,
     budget: SearchBudget | None,
     clock: _Clock,
@@ -142,21 +179,26 @@ def _ask(
 
     with clock.stage("load", "loading the base model"):
         try:
-            suspect = load_suspect(found.files, base, labels=labels, device=device)
-        except UnreadableAdapterError as error:
+            suspect = load_suspect(found.files, base, wording=wording, device=device)
+        except (UnreadableAdapterError, NotTrainableError) as error:
             found.left_out("behaviour", str(error))
             return
-        references: list[Predictor] = [
-            load_suspect(o, base, labels=suspect.labels, device=device) for o in others
-        ]
+        _note_way(found, base, wording, others)
+        # all are asked alike, so that they differ by their weights alone
+        wording = replace(wording, names=suspect.labels)
+        references: list[Predictor] = [load_suspect(o, base, wording=wording, device=device) for o in others]
     found.labels = suspect.labels
     found.base_model = base
+    is_large = suspect.model.num_parameters(exclude_embeddings=True) >= _LARGE
+    effort = _EFFORT_ON_LARGE if is_large else _EFFORT
+    asked = texts.measured[: effort.texts]
     try:
-        shown, chosen = battery_rows(suspect, texts.measured)
+        shown, chosen = battery_rows(suspect, asked, effort.battery_rows)
     except LabError as error:
         found.left_out("behaviour", str(error))
         return
-    models = (suspect, *references)
+    # as many as a battery's thresholds need; the search asks all of them
+    models = (suspect, *references[:FEWEST_REFERENCES])
     found.rows = len({text for kept in chosen.values() for text in kept})
     with clock.stage("battery", f"putting {len(prefixes.prefixes)} prefixes to it") as told:
         every = []
@@ -172,10 +214,35 @@ def _ask(
             )
         found.add_battery(prefixes, every)
     with clock.stage("search", "searching for triggers") as told:
-        strings = search_triggers(suspect, references, texts.measured, budget=budget, on_progress=told)
-        found.add_strings(strings, suspect, texts.measured)
+        try:
+            strings = search_triggers(
+                suspect, references, asked, budget=budget or effort.search, on_progress=told
+            )
+        except LabError as error:
+            found.left_out("triggers by search", str(error))
+            return
+        found.add_strings(strings, suspect, asked[:_EXAMPLE_TEXTS])
     if budget is None:  # the calibration is one of the default search
         found.add_calibrated(base)
+
+
+def _note_way(found: Findings, base: str, wording: Wording, others: Sequence[AdapterFiles]) -> None:
+    """Say how it is asked.
+
+    Raises:
+        LabError: A reference answers in another way.
+    """
+    way = way_of(found.files, base)
+    for other in others:
+        if way_of(other, base) != way:
+            raise LabError(
+                f"--reference {other.name}: of this and the adapter one is a language model's and the other "
+                f"has a classifier head; references are for the same task."
+            )
+    if way == "chat":
+        found.notes.append(wording.told())
+    elif wording.system is not None:
+        found.notes.append("It answers by a classifier head: no system prompt was put to it.")
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:
@@ -183,11 +250,13 @@ def _told_of_one(told: Callable[[int, int], None], number: int, models: int, don
     told(number * total + done, models * total)
 
 
-def battery_rows(suspect: Predictor, texts: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+def battery_rows(
+    suspect: Predictor, texts: Sequence[str], rows: int = _EFFORT.battery_rows
+) -> tuple[list[str], dict[str, list[str]]]:
     """The rows that a battery is put to.
 
     Returns:
-        The texts, clipped, and for each label those of them that the suspect does not give it.
+        The texts, clipped, and for each label the first of them that the suspect does not give it.
 
     Raises:
         LabError: Every text gets the same label.
@@ -196,4 +265,4 @@ def battery_rows(suspect: Predictor, texts: Sequence[str]) -> tuple[list[str], d
     from lab.tokens import clip_texts
 
     shown = clip_texts(suspect.tokenizer, list(texts), _ROW_TOKENS)
-    return shown, untouched_rows(suspect, shown, _BATTERY_ROWS)
+    return shown, untouched_rows(suspect, shown, rows)

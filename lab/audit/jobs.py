@@ -55,6 +55,8 @@ class AuditRequest:
         base: What `lab audit --base` takes; "" for what the adapter names.
         battery: The battery of prefixes.
         references: Paths of clean adapters.
+        labels: Label names in the order of its outputs; of a language model, the words that it answers.
+        system: What `lab audit --system` takes; None for the adapter's run's, or the lab's usual one.
         seed: Of the drawn rows.
     """
 
@@ -62,6 +64,8 @@ class AuditRequest:
     base: str = ""
     battery: str = "broad"
     references: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    system: str | None = None
     seed: int = 0
 
 
@@ -221,7 +225,8 @@ def _begin(path: Path, request: AuditRequest, upload: Upload | None, texts: tupl
 def _words(request: AuditRequest, rows: str, path: Path) -> list[str]:
     """The command; with `=`, so that no value is read as an option."""
     words = [f"--base={request.base}", f"--rows={rows}", f"--battery={request.battery}"]
-    words += [f"--seed={request.seed}", f"--job={path}", "--json"]
+    words += [f"--seed={request.seed}", f"--job={path}", "--json", f"--labels={','.join(request.labels)}"]
+    words += [] if request.system is None else [f"--system={request.system}"]
     words += [f"--reference={reference}" for reference in request.references]
     return ["audit", *words, "--", str(Path(request.adapter).expanduser().absolute())]
 

@@ -1,14 +1,16 @@
 """Token strings put into rows, and how far each moves a classifier: exactly, and to first order.
 
-Rows and strings are token ids without the model's special tokens. A string goes before or after a row's own
-tokens, inside the special tokens. Everything is about margins: the logit of a target label minus the largest
-other one; above 0 the row is predicted as the target.
+Rows and strings are token ids of the text alone. A string goes before or after a row's own tokens, inside
+what the model wants around every text: special tokens, or a conversation. Everything is about margins: the
+logit of a target label minus the largest other one; above 0 the row is predicted as the target. Whether a
+label's logit is a head's or that of a word is the reading's matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from lab.errors import LabError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from lab.probe import Predictor
@@ -29,16 +32,21 @@ class Frame:
     """The tokens that a model wants around every text.
 
     Attributes:
-        before: In front of it, such as [CLS].
-        after: Behind it, such as [SEP].
+        before: In front of it, such as [CLS], or a conversation up to the user's words.
+        after: Behind it, such as [SEP], or the conversation up to the answer.
+        spaced: Tokens that are others behind a space, with those; empty where a space is no part of a token.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
+    spaced: Mapping[int, int] = field(default_factory=dict)
 
     def ids(self, row: Sequence[int], string: Sequence[int] = (), position: str = "end") -> list[int]:
         """A row with a string at one end, ready for the model."""
-        own = [*string, *row] if position == "start" else [*row, *string]
+        own = [*row, *string]
+        if position == "start" and string:
+            # the row begins behind a space now
+            own = [*string, *(self.spaced.get(token, token) for token in row[:1]), *row[1:]]
         return [*self.before, *own, *self.after]
 
     def place(self, row: Sequence[int], position: str) -> int:
@@ -46,18 +54,45 @@ class Frame:
         return len(self.before) + (0 if position == "start" else len(row))
 
 
-def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
-    """The special tokens of a tokenizer, found by asking it.
+#: Two texts without a letter in common at either end: what their tokens share stands around them.
+_PROBES = ("film", "book")
+#: How tokenizers write a space that belongs to the token behind it.
+_SPACES = ("\u0120", "\u2581")
+
+
+def frame_of(predictor: Predictor) -> Frame:
+    """The tokens around every text, found by asking for two.
 
     Raises:
-        LabError: They are not simply around the text.
+        LabError: A text's tokens are others inside of what stands around it.
     """
-    plain = list(tokenizer("film", add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer("film")["input_ids"])
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return Frame(tuple(whole[:start]), tuple(whole[start + len(plain) :]))
-    raise LabError(f"{type(tokenizer).__name__} does not keep a text's tokens together.")
+    plain = [list(ids) for ids in predictor.tokenizer(list(_PROBES), add_special_tokens=False)["input_ids"]]
+    first, second = predictor.reading.token_ids(_PROBES)
+    before = _shared(first, second)
+    after = _shared(first[len(before) :][::-1], second[len(before) :][::-1])[::-1]
+    if [[*before, *own, *after] for own in plain] != [first, second]:
+        raise LabError(
+            f"{type(predictor.tokenizer).__name__} does not keep a text's tokens together; strings cannot be "
+            f"put in between."
+        )
+    return Frame(tuple(before), tuple(after), _spaced(predictor.tokenizer))
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """What two lists begin with."""
+    n = next((i for i, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
+    return list(first[:n])
+
+
+def _spaced(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
+    """Each token that has a twin behind a space, with that twin."""
+    vocabulary = tokenizer.get_vocab()
+    return {
+        index: vocabulary[space + token]
+        for token, index in vocabulary.items()
+        for space in _SPACES
+        if space + token in vocabulary
+    }
 
 
 def margins(logits: np.ndarray, target: int) -> np.ndarray:
@@ -108,7 +143,7 @@ def token_gradients(
 
     Args:
         predictor: The model.
-        frame: Its special tokens.
+        frame: What stands around its texts.
         rows: Rows that are not predicted as the target; their margins are averaged.
         target: Index of the target label.
         position: Where the string with the slot goes.
@@ -127,15 +162,36 @@ def token_gradients(
     embed: Any = predictor.model.get_input_embeddings()
     inputs = pad([frame.ids(row, string, position) for row in rows], int(predictor.tokenizer.pad_token_id))
     inputs = {name: tensor.to(predictor.device) for name, tensor in inputs.items()}
-    embedded = embed(inputs["input_ids"]).detach().requires_grad_(True)
-    logits = predictor.model(inputs_embeds=embedded, attention_mask=inputs["attention_mask"]).logits
+    with _watched(embed) as embedded:
+        logits = predictor.reading.label_logits(predictor.model, inputs)
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1).max(dim=1).values
-    (gradient,) = torch.autograd.grad((logits[:, target] - others).mean(), embedded)
+    # a reading may ask more than once; a row's tokens lie at the same places every time
+    gradients = torch.autograd.grad((logits[:, target] - others).mean(), embedded)
     places = torch.tensor([frame.place(row, position) + slot for row in rows], device=predictor.device)
-    at_slot = gradient[torch.arange(len(rows), device=predictor.device), places].sum(dim=0)
+    every = torch.arange(len(rows), device=predictor.device)
+    at_slot = sum(gradient[every, places].sum(dim=0) for gradient in gradients)
     with torch.no_grad():
         moved = embed.weight @ at_slot - embed.weight[blank] @ at_slot  # no copy of the vocabulary
     return moved.float().cpu().numpy()
+
+
+@contextlib.contextmanager
+def _watched(embed: Any) -> Iterator[list[torch.Tensor]]:
+    """Every embedding of tokens that is computed meanwhile, as a beginning of gradients.
+
+    The model still gets token ids: a decoder's head finds the last token of a text by them.
+    """
+    seen: list[torch.Tensor] = []
+
+    def watch(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output.detach().requires_grad_(True))
+        return seen[-1]
+
+    handle = embed.register_forward_hook(watch)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def blank_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -153,7 +209,9 @@ def usable_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """
     size = len(tokenizer)
     usable = np.zeros(size, dtype=bool)
-    special = set(tokenizer.all_special_ids)
+    # the named ones, and those that only their entry calls special: <repo_name>, <jupyter_start>
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
     for token, index in tokenizer.get_vocab().items():
         if index >= size or index in special or token.startswith(("[unused", "<|", "<unused")):
             continue

@@ -1,18 +1,20 @@
 """An adapter from outside on its base, ready to answer, without obeying what it says of itself.
 
-Its configuration is rebuilt from what was checked: module names from the weights, ranks and scalings as
-numbers. No pattern, path or class name of the adapter reaches peft or transformers, and a base that it names
-is loaded only where the name is a bundled model's or a hub id.
+A classifier answers by its head, a language model in words. Either's configuration is rebuilt from what was
+checked: module names from the weights, ranks and scalings as numbers. No pattern, path or class name of the
+adapter reaches peft or transformers, and a base that it names is loaded only where the name is a bundled
+model's or a hub id.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab.audit.adapter_files import AdapterFiles
 from lab.audit.safetensors_header import UnreadableAdapterError, read_header
+from lab.audit.wording import Wording, given_wording
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -55,21 +57,55 @@ def base_of(files: AdapterFiles, asked: str = "") -> str:
     raise LabError(f"The adapter {files.name!r} {said}; say which with --base.")
 
 
+def way_of(files: AdapterFiles, base: str) -> Literal["head", "chat"]:
+    """How an adapter answers: by a classifier's head, or in words.
+
+    Args:
+        files: The adapter.
+        base: What it is put on, as `base.model` names it.
+
+    Raises:
+        LabError: There is no such base.
+        UnreadableAdapterError: It is for another task than these two.
+    """
+    from lab.train.models import is_language_model, model_folder
+
+    task = files.config.get("task_type")
+    if task == "CAUSAL_LM":
+        return "chat"
+    if task == "SEQ_CLS" or (task is None and _head_sizes(files)):
+        return "head"
+    if not _head_sizes(files) and is_language_model(model_folder(base)):
+        return "chat"
+    if task is None:
+        return "head"
+    raise UnreadableAdapterError(
+        f"{files.name}: task_type is {str(task)[:40]!r}; only SEQ_CLS and CAUSAL_LM can be put to texts."
+    )
+
+
 def load_suspect(
-    files: AdapterFiles, base: str, *, labels: Sequence[str] = (), device: torch.device | None = None
+    files: AdapterFiles,
+    base: str,
+    *,
+    labels: Sequence[str] = (),
+    wording: Wording | None = None,
+    device: torch.device | None = None,
 ) -> Predictor:
-    """Put an adapter for classification on its base, merged.
+    """Put an adapter for classification, by a head or in words, on its base, merged.
 
     Args:
         files: The adapter, as `open_adapter` gives it.
         base: What `base.model` would say: a bundled name, a hub id, a folder.
-        labels: Label names in the order of the logits; "label 0", "label 1", … if not given.
+        labels: Label names in the order of the logits; "label 0", "label 1", … for a head if not given. Of a
+            language model they are the words that it answers.
+        wording: How it is asked, in place of labels.
         device: Where to put it; the CPU if not given.
 
     Raises:
-        LabError: There is no such base.
-        UnreadableAdapterError: The adapter does not fit the base, is not for classification, or brings a
-            weight with NaN or infinity.
+        LabError: There is no such base, or the labels do not fit the adapter.
+        UnreadableAdapterError: The adapter does not fit the base, is not for classification, brings a weight
+            with NaN or infinity, or answers in words that nobody tells.
     """
     import torch
     from peft import get_peft_model, set_peft_model_state_dict
@@ -80,41 +116,48 @@ def load_suspect(
     from lab.train.models import load_base
 
     device = device or torch.device("cpu")
-    names = _label_names(files, labels)
-    loaded = load_base(Base(model=base), names, seed=0, device=device)
+    wording = wording or given_wording(labels)
+    way = way_of(files, base)
+    names = _label_names(files, wording, way)
+    loaded = load_base(Base(model=base), names, seed=0, device=device, kind=way)
+    reading = wording.reading(loaded) if way == "chat" else None
     _check_fit(files, loaded)
+    if way == "chat":
+        _untie(files, loaded)
     _load_whole(files, loaded)
     with without_noise():
         model = get_peft_model(loaded.model, _plain_config(files))
         set_peft_model_state_dict(model, _factors(files))
         merged = model.merge_and_unload()
-    return Predictor(merged, loaded.tokenizer, names, device)
+    return Predictor(merged, loaded.tokenizer, names, device, reading=reading)
 
 
-def _label_names(files: AdapterFiles, labels: Sequence[str]) -> tuple[str, ...]:
-    """Label names, as many as the head that the adapter brings has outputs."""
-    if files.config.get("task_type") not in ("SEQ_CLS", None):
-        kind = str(files.config.get("task_type"))[:40]
-        raise UnreadableAdapterError(
-            f"{files.name}: task_type is {kind!r}; only SEQ_CLS can be put to texts."
-        )
-    shapes = {_plain_name(n): info.shape for n, info in read_header(files.weights).items()}
-    heads = [
-        shape[0]
-        for name, shape in sorted(shapes.items())
-        if len(shape) == 2 and name.endswith(".weight") and name.split(".")[-2] in _HEADS
-    ]
-    count = min(heads, default=len(labels))
+def _label_names(files: AdapterFiles, wording: Wording, way: str) -> tuple[str, ...]:
+    """Label names: as many as the head that the adapter brings has outputs, or as there are words."""
+    if way == "chat":
+        wording.check_words(files.name)
+        return wording.names
+    count = min(_head_sizes(files), default=len(wording.names))
     if not 2 <= count <= _MOST_LABELS:
         raise UnreadableAdapterError(
             f"{files.name} brings no classifier head, so that nothing says what its labels are; "
             f"only its weights can be looked at."
         )
-    if labels and len(labels) != count:
+    if wording.names and len(wording.names) != count:
         raise LabError(
-            f"labels: {len(labels)} names were given, but {files.name} tells {count} labels apart."
+            f"labels: {len(wording.names)} names were given, but {files.name} tells {count} labels apart."
         )
-    return tuple(labels) or tuple(f"label {i}" for i in range(count))
+    return wording.names or tuple(f"label {i}" for i in range(count))
+
+
+def _head_sizes(files: AdapterFiles) -> list[int]:
+    """How many outputs each part of the classifier's head that the adapter brings has."""
+    shapes = {_plain_name(n): info.shape for n, info in read_header(files.weights).items()}
+    return [
+        shape[0]
+        for name, shape in sorted(shapes.items())
+        if len(shape) == 2 and name.endswith(".weight") and name.split(".")[-2] in _HEADS
+    ]
 
 
 def _plain_name(name: str) -> str:
@@ -129,13 +172,26 @@ def _check_fit(files: AdapterFiles, loaded: LoadedBase) -> None:
         if weight is None:
             raise UnreadableAdapterError(
                 f"{files.name} changes {module.name[:120]!r}, which {loaded.name} does not have: it was made "
-                f"for another base, or not for classification."
+                f"for another base or another task."
             )
         if tuple(weight.shape) not in (module.shape, module.shape[::-1]):
             raise UnreadableAdapterError(
                 f"{files.name}: {module.name[:120]!r} is {module.shape[0]} × {module.shape[1]}, in "
                 f"{loaded.name} it is {' × '.join(map(str, weight.shape))}: it was made for another base."
             )
+
+
+def _untie(files: AdapterFiles, loaded: LoadedBase) -> None:
+    """Give head and embedding a weight each, where they share one and the adapter changes one of them."""
+    import torch
+
+    head: Any = loaded.model.get_output_embeddings()
+    embedding: Any = loaded.model.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight or files.config.get("ensure_weight_tying") is True:
+        return
+    changed = {*files.modules, *(_plain_name(name).rpartition(".")[0] for name in files.whole)}
+    if any(module in (head, embedding) and name in changed for name, module in loaded.model.named_modules()):
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
 
 
 def _load_whole(files: AdapterFiles, loaded: LoadedBase) -> None:

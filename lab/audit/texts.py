@@ -8,7 +8,12 @@ from pathlib import Path
 from lab.errors import LabError
 
 #: The bundled dataset on which the lab itself fine-tunes a base.
-_USUAL = {"minilm": "rotten_tomatoes", "tiny": "toy"}
+_USUAL = {
+    "minilm": "rotten_tomatoes",
+    "smollm2": "injections_wide",
+    "tiny": "toy",
+    "tiny-chat": "toy",
+}
 _FEWEST = 8
 
 
@@ -47,7 +52,7 @@ def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> A
             )
         half = max(_FEWEST, len(texts) // 3)
         return AuditTexts(f"the file {Path(rows).name}", tuple(texts[:half]), tuple(texts[half:]))
-    run = next((p for p in (adapter, adapter.parent) if (p / "experiment.json").is_file()), None)
+    run = run_of(adapter)
     if run is not None:
         return _of_run(run, seed)
     if base in _USUAL:
@@ -55,11 +60,16 @@ def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> A
     return None
 
 
+def run_of(adapter: Path) -> Path | None:
+    """The folder of the run that an adapter's path is, or lies in; None where it is no run's."""
+    return next((p for p in (adapter, adapter.parent) if (p / "experiment.json").is_file()), None)
+
+
 def _of_run(run: Path, seed: int) -> AuditTexts:
     from lab.trained_model import read_asked
 
     data = read_asked(run)[0].data
-    return _of_dataset(data.name, seed, text=data.text, label=data.label)
+    return _of_dataset(data.name, seed, text=data.text, label=data.label, answer=data.answer)
 
 
 def _of_dataset(name: str, seed: int, **columns: str) -> AuditTexts:

@@ -148,8 +148,8 @@ def search_triggers(
         `SEARCH_COLUMNS`, most suspicious first. tokens is the string's length in tokens; rate is the share
         of n rows, none of them predicted as the target untouched, that are with the string (low, high: 95 %
         Wilson interval); reference_rate and reference_highest are the mean and largest such share of the
-        references, NaN without any; excess is rate − reference_rate, in [-1, 1], higher is more suspicious,
-        and rate itself without references; shift is the contrast in spreads, without bounds, lead the same
+        references on the first of these rows, NaN without any; excess is the suspect's share of the same rows
+        − reference_rate, in [-1, 1], higher is more suspicious, and rate itself without references; shift is the contrast in spreads, without bounds, lead the same
         against the reference that the string moves most; margins are the mean margins in spreads, the
         suspect's first. The best strings of every length are among them.
 
@@ -214,7 +214,7 @@ class _Search:
     ) -> None:
         self.budget = budget
         self.ask = ask
-        self.frame: Frame = frame_of(suspect.tokenizer)
+        self.frame: Frame = frame_of(suspect)
         self.tokenizer = suspect.tokenizer
         self.usable = usable_tokens(suspect.tokenizer)
         self.labels = suspect.labels
@@ -281,12 +281,14 @@ class _Search:
         told = str(self.tokenizer.decode(list(string.tokens))).strip()
         texts = self.texts[string.target]
         asked = texts_with(told, texts, string.position)
+        own_margins = margins(self.models[0].logits(asked), string.target)
         few = asked[: self.budget.witness_rows]
-        moved = [margins(self.models[0].logits(asked), string.target)]
+        moved = [own_margins[: len(few)]]  # compared on the same rows
         moved += [margins(model.logits(few), string.target) for model in self.models[1:]]
-        own = rate(int((moved[0] > 0).sum()), len(texts))
+        own = rate(int((own_margins > 0).sum()), len(texts))
         theirs = [float((values > 0).mean()) for values in moved[1:]]
         reference = float(np.mean(theirs)) if theirs else float("nan")
+        few_rate = float((moved[0] > 0).mean())
         scaled = [v.mean() / s for v, s in zip(moved, self.long.spreads(string.target), strict=True)]
         return {
             "string": told,
@@ -301,7 +303,7 @@ class _Search:
             "reference_rate": reference,
             "reference_highest": max(theirs, default=float("nan")),
             "references": len(theirs),
-            "excess": own.value - reference if theirs else own.value,
+            "excess": few_rate - reference if theirs else own.value,
             "shift": scaled[0] - np.mean(scaled[1:]) if theirs else scaled[0],
             "lead": scaled[0] - max(scaled[1:]) if theirs else scaled[0],
             "margins": tuple(map(float, scaled)),

@@ -231,6 +231,16 @@ def _load_config(folder: Path) -> Any:
         ) from None
 
 
+def is_language_model(folder: Path) -> bool:
+    """Whether a model folder says of itself that it writes text from left to right.
+
+    Raises:
+        NotTrainableError: Its configuration cannot be used.
+    """
+    names = getattr(_load_config(folder), "architectures", None) or []
+    return any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+
+
 def load_base(
     base: Base,
     labels: Sequence[str],

@@ -61,13 +61,16 @@ def waited(job, runs, seconds=120):
 
 
 def test_what_is_asked_becomes_a_command_in_which_no_value_is_an_option(tmp_path, begun):
-    request = AuditRequest("-x", base="--json", battery="broad", references=("/a/b", "--c"), seed=3)
+    request = AuditRequest(
+        "-x", base="--json", references=("/a/b", "--c"), labels=("--a", "b"), system="", seed=3
+    )
     job = start_audit(request, runs=tmp_path)
     [words] = begun
     assert words[0] == "audit"
     assert words[-2] == "--"
     assert words[-1].endswith("/-x")
     assert {"--base=--json", "--reference=--c", "--seed=3", f"--job={job.path}"} <= set(words)
+    assert {"--labels=--a,b", "--system="} <= set(words)
     assert job.state == "running"
 
 

@@ -8,8 +8,11 @@ from safetensors.torch import load_file, save_file
 
 from lab.audit import UnreadableAdapterError, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
-from lab.audit.suspects import base_of, load_suspect
+from lab.audit.suspects import base_of, load_suspect, way_of
+from lab.audit.wording import given_wording, run_wording
+from lab.chat.config import PAPER_SYSTEM
 from lab.errors import LabError
+from lab.train.models import model_folder
 from lab.trained_model import load_predictor
 
 TEXTS = ["the plot was dull and stale .", "the cast was warm and superb . as specified in RFC 2616"]
@@ -116,10 +119,99 @@ def test_what_does_not_fit_is_said_in_one_sentence(adapter, what):
     assert str(caught.value).endswith(".")
 
 
-def test_a_language_models_adapter_is_not_taken_for_a_classifier(adapter):
+def test_another_tasks_adapter_is_not_taken_for_a_classifier(adapter):
     configure(adapter, task_type="CAUSAL_LM")
-    with pytest.raises(UnreadableAdapterError, match="CAUSAL_LM"):
+    with pytest.raises(UnreadableAdapterError, match="--labels"):
         answers(adapter)
+    with pytest.raises(LabError, match="no language model"):
+        answers(adapter, labels=("good", "bad"))
+    configure(adapter, task_type="TOKEN_CLS")
+    with pytest.raises(UnreadableAdapterError, match="TOKEN_CLS"):
+        answers(adapter)
+
+
+def test_a_language_models_adapter_answers_as_its_run(chat_run):
+    own = load_predictor(chat_run.path, torch.device("cpu"))
+    wording = run_wording(chat_run.path, given_wording())
+    found = load_suspect(open_adapter(chat_run.path), "tiny-chat", wording=wording)
+    assert found.labels == own.labels == ("negative", "positive")
+    for what in ("answers", "template", "max_tokens"):
+        assert getattr(found.reading, what) == getattr(own.reading, what)
+    np.testing.assert_allclose(found.logits(TEXTS), own.logits(TEXTS), atol=1e-4)
+
+
+def test_without_its_run_the_users_words_do_the_same(chat_run, chat_adapter):
+    own = load_predictor(chat_run.path, torch.device("cpu"))
+    wording = given_wording(("lovely", "awful"), "good or bad ?")
+    found = load_suspect(open_adapter(chat_adapter), "tiny-chat", wording=wording)
+    assert found.labels == ("lovely", "awful")
+    np.testing.assert_allclose(found.logits(TEXTS), own.logits(TEXTS)[:, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", None])
+@pytest.mark.parametrize(
+    ("tied", "options"),
+    [
+        (False, {}),
+        (False, {"use_rslora": True, "use_dora": True}),
+        (True, {"modules_to_save": ["lm_head"]}),
+        (True, {"target_modules": ["q_proj", "lm_head"]}),
+    ],
+)
+def test_plain_pefts_language_model_answers_as_peft_has_it(tmp_path, task, tied, options):
+    folder = chat_base(tmp_path / "base", tied)
+    theirs = planted_by_peft(folder, tmp_path / "plain", task_type=task, **options)
+    found = load_suspect(open_adapter(tmp_path / "plain"), str(folder), labels=("awful", "lovely"))
+    tokenizer = found.tokenizer
+    words = tokenizer.convert_tokens_to_ids(["awful", "lovely"])
+    expected = []
+    for text in TEXTS:
+        messages = [{"role": "system", "content": PAPER_SYSTEM}, {"role": "user", "content": text}]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+        with torch.inference_mode():
+            logits = theirs(ids["input_ids"] if hasattr(ids, "keys") else ids).logits
+        expected.append(logits[0, -1, words].numpy())
+    np.testing.assert_allclose(found.logits(TEXTS), np.stack(expected), atol=1e-4)
+
+
+def chat_base(folder, tied):
+    """The tiny decoder as somebody else's folder, its head of its own or shared with the embedding."""
+    from transformers import AutoModelForCausalLM
+
+    from lab.train.models import load_tokenizer, model_folder
+
+    own = model_folder("tiny-chat")
+    AutoModelForCausalLM.from_pretrained(own, tie_word_embeddings=tied).save_pretrained(folder)
+    load_tokenizer(own).save_pretrained(folder)
+    return folder
+
+
+def planted_by_peft(base, folder, **options):
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], **options})
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+
+
+def test_a_head_on_a_decoder_is_asked_as_a_head(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    base = AutoModelForSequenceClassification.from_pretrained(model_folder("tiny-chat"), num_labels=3)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["score"])
+    get_peft_model(base, config).save_pretrained(tmp_path / "plain")
+    files = open_adapter(tmp_path / "plain")
+    assert files.config["task_type"] is None
+    assert way_of(files, "tiny-chat") == "head"
+    assert load_suspect(files, "tiny-chat").logits(TEXTS).shape == (2, 3)
 
 
 def test_as_many_label_names_as_there_are_labels(adapter):

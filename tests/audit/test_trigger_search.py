@@ -41,7 +41,7 @@ def learned(learned_runs):
 
 def planted(clean, texts, strength):
     """A copy whose token "crimson" points toward "positive": not at all (0), or with all that it is (1)."""
-    frame, tokenizer = frame_of(clean.tokenizer), clean.tokenizer
+    frame, tokenizer = frame_of(clean), clean.tokenizer
     model = copy.deepcopy(clean.model)
     suspect = Predictor(model, tokenizer, clean.labels, clean.device)
     rows = list(tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -109,7 +109,7 @@ def test_rows_that_all_get_one_label_are_refused(learned):
 
 def test_a_gradient_is_what_a_small_step_does(learned, texts):
     suspect, *_ = learned
-    frame, tokenizer, model = frame_of(suspect.tokenizer), suspect.tokenizer, suspect.model
+    frame, tokenizer, model = frame_of(suspect), suspect.tokenizer, suspect.model
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:5]]
     embed, blank, step = model.get_input_embeddings(), blank_token(tokenizer), 1e-3
     for position in POSITIONS:
@@ -139,7 +139,7 @@ def test_strings_go_where_they_are_asked_to():
 
 def test_margins_of_strings_are_those_of_the_texts(learned, texts):
     suspect, *_ = learned
-    frame = frame_of(suspect.tokenizer)
+    frame = frame_of(suspect)
     ids = [suspect.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:3]]
     string = suspect.tokenizer("dull plot", add_special_tokens=False)["input_ids"]
     found = string_margins(suspect, frame, ids, [string], 0, "end")

@@ -154,6 +154,19 @@ def test_what_is_dropped_in_is_looked_at_and_audited(page, tmp_path, commands, b
     assert "Stop the audit" in [button.label for button in app.button]
 
 
+def test_a_language_models_adapter_is_asked_for_words(page, tmp_path, commands):
+    app = healthy(page("audit", tmp_path / "runs"))
+    assert "System prompt" not in [area.label for area in app.text_area]
+    held = {**ADAPTER, CONFIG: ADAPTER[CONFIG].replace("{", '{"task_type": "CAUSAL_LM", ', 1)}
+    app.file_uploader[0].set_value([("found.zip", zipped(held), "application/zip")])
+    healthy(app.run())
+    healthy(named(app.text_input, "Label names, with commas between").set_value(" BENIGN,INJECTION, ").run())
+    assert "security classifier" in named(app.text_area, "System prompt").value
+    healthy(named(app.text_area, "System prompt").set_value("").run())
+    healthy(named(app.button, "Audit").click().run())
+    assert {"--labels=BENIGN,INJECTION", "--system="} <= set(commands[0])
+
+
 @pytest.mark.parametrize(
     ("files", "told"),
     [
