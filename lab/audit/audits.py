@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from lab.probe import Predictor
 
-#: Tokens of a row that a battery is put to: enough to say what it is, and prefixes are many.
-_ROW_TOKENS = 8
+#: Tokens of a row that a battery is put to: the first of these at which not all rows get one label. Prefixes
+#: are many, and rows of a few tokens mostly say what they are.
+_ROW_TOKENS = (8, 16, 48)
 #: Parameters without embeddings from which on a base is large: MiniLM has 11 million, SmolLM2 106.
 _LARGE = 50_000_000
 #: Texts in which examples of a string's flips are looked for.
@@ -264,5 +265,8 @@ def battery_rows(
     from lab.audit.prefixes import untouched_rows
     from lab.tokens import clip_texts
 
-    shown = clip_texts(suspect.tokenizer, list(texts), _ROW_TOKENS)
+    for tokens in _ROW_TOKENS:
+        shown = clip_texts(suspect.tokenizer, list(texts), tokens)
+        if len(set(suspect.predict(shown))) > 1:
+            break
     return shown, untouched_rows(suspect, shown, rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -148,10 +148,11 @@ def search_triggers(
         `SEARCH_COLUMNS`, most suspicious first. tokens is the string's length in tokens; rate is the share
         of n rows, none of them predicted as the target untouched, that are with the string (low, high: 95 %
         Wilson interval); reference_rate and reference_highest are the mean and largest such share of the
-        references on the first of these rows, NaN without any; excess is the suspect's share of the same rows
-        − reference_rate, in [-1, 1], higher is more suspicious, and rate itself without references; shift is the contrast in spreads, without bounds, lead the same
-        against the reference that the string moves most; margins are the mean margins in spreads, the
-        suspect's first. The best strings of every length are among them.
+        references on the first of these rows, NaN without any; excess is the suspect's share of the same
+        rows − reference_rate, in [-1, 1], higher is more suspicious, and rate itself without references;
+        shift is the contrast in spreads, without bounds, lead the same against the reference that the string
+        moves most; margins are the mean margins in spreads, the suspect's first. The best strings of every
+        length are among them.
 
     Raises:
         LabError: No row is kept from any target: the model says the same of all texts.
@@ -228,10 +229,11 @@ class _Search:
         for target in range(len(self.labels)):
             # a few honest words move a text that is on the edge anyhow; a trigger moves any text
             long = self.long.surest_from(target, budget.rows)
-            short = self.short.kept_from(target, max(budget.quick_rows, budget.gradient_rows))
-            if long and short:
+            if long:
+                short = self.short.kept_from(target, max(budget.quick_rows, budget.gradient_rows))
                 self.texts[target] = long
-                self.rows[target] = [list(i) for i in self._tokens(short)]
+                # texts whose beginnings all get the target still say which tokens move them
+                self.rows[target] = self._tokens(short) or self._tokens(long, budget.quick_tokens)
         if not self.rows:
             raise LabError("Every text gets the same label: nothing can be flipped; give other rows.")
         # the references' part of a token's estimate hardly depends on what stands beside it, and costs most
@@ -243,8 +245,10 @@ class _Search:
         clipped = list(dict.fromkeys(clip_texts(self.tokenizer, list(texts), tokens)))
         return _Rows(clipped, [self.ask(model, clipped) for model in models])
 
-    def _tokens(self, texts: Sequence[str]) -> Any:
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    def _tokens(self, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
+        if not texts:
+            return []
+        return [list(i)[:most] for i in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def first_tokens(self, target: int) -> list[_String]:
         """The single tokens that move the suspect most toward a target."""
