@@ -54,8 +54,9 @@ class Calibration(BaseModel):
         goal: One line: what it is for.
         source: The cohort, and the command that made it.
         base: The base that it holds for, as `base.model` names it.
-        clean: Clean calibration adapters; none of them exceeds the threshold, each scored by weights that
-            were learned without it.
+        clean: Clean calibration adapters.
+        allowed: The share of them that may exceed the threshold, each scored by weights that were learned
+            without it.
         poisoned: Poisoned ones.
         threshold: Above it an adapter is suspicious.
         statistics: The weight of each statistic of `lab.audit.cohort_scores`.
@@ -70,6 +71,7 @@ class Calibration(BaseModel):
     base: Text
     clean: int = Field(ge=2)
     poisoned: int = Field(ge=2)
+    allowed: float = Field(ge=0, lt=1)
     threshold: Finite
     statistics: Annotated[dict[Text, Weight], Field(min_length=1)]
     test: Counted
@@ -93,8 +95,8 @@ class Calibration(BaseModel):
         """Where the threshold comes from, for a card."""
         test = self.test
         return (
-            f"above all {self.clean} clean calibration adapters of the cohort {self.name}; in its test part "
-            f"it finds {test.found} of {test.poisoned} poisoned ones and alarms at {test.false_positives} of "
+            f"{self.allowed:.0%} of {self.clean} clean calibration adapters of the cohort {self.name} may "
+            f"exceed it; in the test part it finds {test.found} of {test.poisoned} poisoned ones and alarms at {test.false_positives} of "
             f"{test.clean} clean ones"
         )
 
@@ -104,12 +106,15 @@ def calibration_for(base: str) -> Calibration | None:
     return next((c for c in CALIBRATIONS.values() if c.base == base), None)
 
 
-def calibrate_cohort(name: str | Path = "minilm", *, folder: str | Path | None = None) -> Calibration:
+def calibrate_cohort(
+    name: str | Path = "minilm", *, folder: str | Path | None = None, allowed: float = 0.05
+) -> Calibration:
     """Learn score and threshold on a cohort's calibration part, and count on its test part.
 
     Args:
         name: The cohort's name or file.
         folder: Its folder, `cohorts/<name>` if not given.
+        allowed: Share of clean calibration adapters that may exceed the threshold: 0 or .05.
 
     Raises:
         LabError: Nothing was measured, or the calibration part lacks clean or poisoned adapters.
@@ -120,7 +125,7 @@ def calibrate_cohort(name: str | Path = "minilm", *, folder: str | Path | None =
     cohort = find_cohort(name)
     score, part = learned_score(DETECTORS[JUDGED], name, folder)
     table = judge_cohort(name, folder=folder)
-    line = table[(table["detector"] == JUDGED) & (table["allowed"] == 0)].iloc[0]
+    line = table[(table["detector"] == JUDGED) & (table["allowed"] == allowed)].iloc[0]
     return Calibration(
         name=cohort.name,
         goal=f"When an adapter on {cohort.set['base.model']} is suspicious.",
@@ -128,6 +133,7 @@ def calibrate_cohort(name: str | Path = "minilm", *, folder: str | Path | None =
         base=cohort.set["base.model"],
         clean=int((~part).sum()),
         poisoned=int(part.sum()),
+        allowed=allowed,
         threshold=float(line["threshold"]),
         statistics={
             statistic: Weight(mean=float(mean), spread=float(spread), weight=float(weight))

@@ -22,6 +22,7 @@ def calibration():
         base="tiny",
         clean=24,
         poisoned=24,
+        allowed=0.05,
         threshold=0.5,
         statistics={name: Weight(mean=1.0, spread=2.0, weight=0.25) for name in STATISTICS},
         test=Counted(clean=60, false_positives=1, poisoned=30, found=28),

@@ -68,7 +68,7 @@ def test_planted_nothing_is_silence(learned, texts):
 
 def test_a_planted_direction_is_the_louder_the_stronger_it_is(learned, texts):
     clean, _ = learned
-    found = [search_triggers(planted(clean, texts, s), [clean], texts, budget=BUDGET) for s in (0, 0.1, 1)]
+    found = [search_triggers(planted(clean, texts, s), [clean], texts, budget=BUDGET) for s in (0, 0.02, 1)]
     shifts = [table["shift"].max() for table in found]
     assert shifts[0] < shifts[1] < shifts[2]
     best = found[-1].iloc[0]
