@@ -20,6 +20,8 @@ from lab.audit.archives import opened
 from lab.audit.batteries import battery as find_battery
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import Findings, judged
+from lab.audit.reference_plans import ReferencePlan, asked_references
+from lab.audit.references import TrainedReference, train_references
 from lab.audit.suspects import base_of, load_suspect
 from lab.audit.texts import AuditTexts, audit_texts
 from lab.audit.trigger_search import SearchBudget, search_triggers
@@ -35,6 +37,8 @@ _ROW_TOKENS = 16
 #: Few, since a battery has hundreds of prefixes, each at two places; its mean rests on all of them.
 _BATTERY_ROWS = 4
 Listener = Callable[[dict[str, Any]], None]
+#: Trains references for an adapter, once it can answer.
+_Training = Callable[["Predictor"], Sequence[AdapterFiles]]
 
 
 @dataclass
@@ -48,22 +52,26 @@ class _Clock:
     def stage(self, name: str, text: str) -> Iterator[Callable[[int, int], None]]:
         self.listen({"kind": "status", "stage": name, "text": text})
         started = time.monotonic()
-        yield lambda done, total: self.listen(
-            {"kind": "progress", "stage": text, "done": done, "total": total}
-        )
-        self.seconds[name] = round(time.monotonic() - started, 2)
+
+        def told(done: int, total: int) -> None:
+            left = (time.monotonic() - started) / done * (total - done) if done else None
+            self.listen({"kind": "progress", "stage": text, "done": done, "total": total, "left": left})
+
+        yield told
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
 
 def audit_adapter(
     adapter: str | Path,
     *,
     base: str = "",
-    references: Sequence[str | Path] = (),
+    references: str | ReferencePlan | Sequence[str | Path] = (),
     rows: str = "",
     labels: Sequence[str] = (),
     battery: str = "broad",
     search: SearchBudget | None = None,
     seed: int = 0,
+    runs: str | Path | None = None,
     device: str = "auto",
     on_event: Listener = lambda _: None,
 ) -> AuditCard:
@@ -72,12 +80,15 @@ def audit_adapter(
     Args:
         adapter: A folder that peft saved, a safetensors file with its configuration, a zip, or a run.
         base: The base it belongs to; what the adapter names, where that is a bundled model or a hub id.
-        references: Clean adapters for the same task on the same base.
+        references: Clean adapters for the same task on the same base. Or "auto" ("auto:5" for five, a
+            `lab.audit.ReferencePlan` for more knobs): some are trained on what the adapter itself answers to
+            texts without any prefix, as `lab.audit.references` explains.
         rows: A file of texts of the task, without labels; the run's own data or the base's usual task if "".
         labels: Label names in the order of the logits.
         battery: Which battery's prefixes are put to it.
         search: The budget of the trigger search; the default one if not given.
-        seed: Of the drawn rows and sampled entries.
+        seed: Of the drawn rows and sampled entries, and of references that are trained.
+        runs: The runs folder, which keeps references that were trained; by the rule of `lab.paths.runs_dir`.
         device: "auto", "cpu", "cuda" or "mps".
         on_event: Called with progress.
 
@@ -92,10 +103,11 @@ def audit_adapter(
     from lab.train.models import model_folder
 
     prefixes = find_battery(battery)
+    plan, given = asked_references(references)
     clock = _Clock(on_event)
     with ExitStack() as held:
         files = held.enter_context(opened(adapter))
-        others = [held.enter_context(opened(path)) for path in references]
+        others = [held.enter_context(opened(path)) for path in given]
         found = Findings(files, others)
         with clock.stage("weights", "measuring the weights"):
             found.measure_weights(seed)
@@ -113,13 +125,16 @@ def audit_adapter(
                 raise
             found.left_out("behaviour", str(error))
         if texts is not None:
-            _ask(found, named, texts, others, labels, prefixes, search, clock, resolve_device(device))
+            train = functools.partial(_trained, found, named, texts, plan, seed, runs, clock, held)
+            others = _ask(
+                found, named, texts, others, train, labels, prefixes, search, clock, resolve_device(device)
+            )
         return judged(
             found,
             base=named,
             rows=RowsFacts(source=texts.source if texts else "none", n=found.rows),
             reference=ReferenceFacts(
-                how="clean adapters that were given" if others else "none: uncalibrated",
+                how=_how(plan is not None, others),
                 names=tuple(o.name for o in others),
             ),
             seconds=clock.seconds,
@@ -131,13 +146,14 @@ def _ask(
     base: str,
     texts: AuditTexts,
     others: Sequence[AdapterFiles],
+    train: _Training,
     labels: Sequence[str],
     prefixes: Any,
     budget: SearchBudget | None,
     clock: _Clock,
     device: torch.device,
-) -> None:
-    """Put battery and search to the adapter and its references."""
+) -> Sequence[AdapterFiles]:
+    """Put battery and search to the adapter and its references; returns these, with those it trained."""
     from lab.audit.prefixes import prefix_rates, untouched_rows
     from lab.tokens import clip_texts
 
@@ -146,10 +162,11 @@ def _ask(
             suspect = load_suspect(found.files, base, labels=labels, device=device)
         except UnreadableAdapterError as error:
             found.left_out("behaviour", str(error))
-            return
-        references: list[Predictor] = [
-            load_suspect(o, base, labels=suspect.labels, device=device) for o in others
-        ]
+            return others
+    others = [*others, *train(suspect)]
+    references: list[Predictor] = [
+        load_suspect(o, base, labels=suspect.labels, device=device) for o in others
+    ]
     found.labels = suspect.labels
     found.base_model = base
     shown = clip_texts(suspect.tokenizer, list(texts.measured), _ROW_TOKENS)
@@ -157,7 +174,7 @@ def _ask(
         chosen = untouched_rows(suspect, shown, _BATTERY_ROWS)
     except LabError as error:
         found.left_out("behaviour", str(error))
-        return
+        return others
     models = (suspect, *references)
     found.rows = len({text for kept in chosen.values() for text in kept})
     with clock.stage("battery", f"putting {len(prefixes.prefixes)} prefixes to it") as told:
@@ -176,6 +193,80 @@ def _ask(
     with clock.stage("search", "searching for triggers") as told:
         strings = search_triggers(suspect, references, shown, budget=budget, on_progress=told)
         found.add_strings(strings, suspect, shown)
+    return others
+
+
+def _trained(
+    found: Findings,
+    base: str,
+    texts: AuditTexts,
+    plan: ReferencePlan | None,
+    seed: int,
+    runs: str | Path | None,
+    clock: _Clock,
+    held: ExitStack,
+    suspect: Predictor,
+) -> list[AdapterFiles]:
+    """References that are trained for the adapter, if asked; where that cannot be done the card says why."""
+    if plan is None:
+        return []
+    with clock.stage("references", "finding or training clean references") as told:
+        try:
+            every = train_references(
+                found.files,
+                suspect,
+                base,
+                texts,
+                plan,
+                seed=seed,
+                runs=runs,
+                on_event=clock.listen,
+                on_progress=told,
+            )
+        except LabError as error:
+            found.left_out("trained references", str(error))
+            return []
+    learned = [reference for reference in every if reference.has_learned]
+    _note_training(found, plan, every, learned)
+    return [held.enter_context(opened(reference.path)) for reference in learned]
+
+
+def _note_training(
+    found: Findings,
+    plan: ReferencePlan,
+    every: Sequence[TrainedReference],
+    learned: Sequence[TrainedReference],
+) -> None:
+    """Say what the references are, how well they learned, and what comparing with them cannot show."""
+    found.left_out(
+        "weights against the trained references",
+        "the scale of an adapter's weights hangs on how long and how fast it was trained, which is not known",
+    )
+    if len(learned) < len(every):
+        found.left_out(
+            "trained references",
+            f"{len(every) - len(learned)} of {len(every)} have not learned to answer as the adapter does",
+        )
+    found.notes.append(
+        f"The references were trained here: the adapter's modules, ranks and scalings, a fresh head, "
+        f"{every[0].rows} texts each without any prefix, labelled by the adapter itself; {every[0].steps} "
+        f"steps at learning rate {plan.learning_rate:g}."
+    )
+    told = "; ".join(f"{r.path.name}: {r.agreement}, kappa {r.kappa:.2f}" for r in every)
+    found.notes.append(f"How far they answer other texts as it does: {told}.")
+    found.notes.append(
+        "They learned its answers: its honest mistakes are theirs too, and a backdoor whose trigger stands "
+        "in these texts would not be seen by comparing."
+    )
+
+
+def _how(is_trained: bool, others: Sequence[AdapterFiles]) -> str:
+    """Where the references come from, in a few words."""
+    if not others:
+        return "none: uncalibrated"
+    if is_trained:
+        return f"{len(others)} clean adapters trained here on its own answers to texts without any prefix"
+    return "clean adapters that were given"
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:

@@ -45,6 +45,7 @@ class Findings:
         labels: The labels of the adapter, once it could be asked.
         base_model: What it was put on, once it was.
         rows: How many different rows were put to it.
+        notes: What a reader should know besides what its files say.
     """
 
     def __init__(self, files: AdapterFiles, others: Sequence[AdapterFiles]) -> None:
@@ -58,6 +59,7 @@ class Findings:
         self.strings: list[FoundString] = []
         self.looked_for: list[str] = []
         self.not_looked_for: list[str] = []
+        self.notes: list[str] = []
 
     def left_out(self, what: str, why: str) -> None:
         """Note that something was not looked for."""
@@ -188,7 +190,7 @@ def judged(
         because=because,
         looked_for=tuple(found.looked_for),
         not_looked_for=tuple(found.not_looked_for),
-        notes=files.notes,
+        notes=(*files.notes, *found.notes),
         adapter=AdapterFacts(
             name=files.name,
             sha256=files.sha256,
