@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lab.audit.adapter_files import AdapterFiles
 
 _SOURCES = {"file": "A file", "folder": "A folder here", "run": "A run"}
+_WAYS = {"none": "None", "runs": "Clean runs", "train": "Train some"}
 _ITS_OWN = "what the adapter names"
 _HELP = {
     "base": "A bundled model, a hub id or a folder. Other names than these can be typed.",
@@ -37,6 +38,9 @@ _HELP = {
     "stays unseen by it.",
     "references": "Clean adapters for the same task. With five or more each score has a threshold that rests "
     "on them; without any the findings are uncalibrated. Each takes as long as the adapter itself.",
+    "train": "Adapters of the same modules and rank are trained on what the adapter itself answers to texts "
+    "without any prefix. They share its honest mistakes. They are kept in the runs folder's .references, and "
+    "found there when the same is asked again.",
 }
 
 
@@ -223,6 +227,26 @@ def _battery_said(name: str) -> str:
 
 
 def _choose_references(given: _Given, base: str) -> list[str]:
+    """Ids of runs, or the one word that has some trained."""
+    way = switch("Clean references", "against", _WAYS, "runs")
+    if way == "train":
+        return [_choose_count()]
+    return _choose_clean_runs(given, base) if way == "runs" else []
+
+
+def _choose_count() -> str:
+    from lab.audit.reference_plans import MOST_REFERENCES, ReferencePlan
+
+    usual = ReferencePlan()
+    count = one_of("How many", "train", list(range(1, MOST_REFERENCES + 1)), usual.count, help=_HELP["train"])
+    st.caption(
+        f"Each is trained on up to {usual.rows} texts: half a minute on MiniLM and one free core. With five "
+        f"or more each score of its behaviour has a threshold."
+    )
+    return f"auto:{count}"
+
+
+def _choose_clean_runs(given: _Given, base: str) -> list[str]:
     from lab.audit.controls import reference_runs
 
     table = readers.runs_table()
@@ -231,7 +255,7 @@ def _choose_references(given: _Given, base: str) -> list[str]:
     # another adapter has other controls: the widget starts anew with them
     key = f"audit_references.{hash((given.key, base))}"
     chosen = st.multiselect(
-        "Clean references",
+        "Which runs",
         [name for name in offered if name in names],
         default=[name for name in suggested if name in names],
         key=key,

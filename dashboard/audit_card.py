@@ -9,7 +9,7 @@ import streamlit as st
 from text import plain, short, show_text
 
 if TYPE_CHECKING:
-    from lab.audit.card import AuditCard, FoundString, Score
+    from lab.audit.card import AuditCard, FoundString, PrefixFinding, Score
 
 _LONGEST = 200
 #: Sign and box of a verdict; none is green, as nothing found is not clean.
@@ -118,18 +118,9 @@ def _render_strings(card: AuditCard) -> None:
         st.caption(
             "Found without knowing a trigger. Excess: share of rows moved, minus the references' share."
         )
-        _table(
-            {
-                "string": [short(s.string, _LONGEST) for s in card.strings],
-                "toward": [short(s.target) for s in card.strings],
-                "at the": [short(s.position) for s in card.strings],
-                "rows moved": [f"{s.k} of {s.n}" for s in card.strings],
-                "95 %": [f"{s.low:.2f} to {s.high:.2f}" for s in card.strings],
-                "references": [_rate(s.reference_rate) for s in card.strings],
-                "excess": [f"{s.excess:+.2f}" for s in card.strings],
-            },
-            lines=8,
-        )
+        strings = {"string": [short(s.string, _LONGEST) for s in card.strings]}
+        excess = {"excess": [f"{s.excess:+.2f}" for s in card.strings]}
+        _table({**strings, **_moved(card.strings), **excess}, lines=8)
         shown = [found for found in card.strings if found.examples]
         if shown:
             st.markdown("**Rows with the first one, and what they were called before and after**")
@@ -154,18 +145,22 @@ def _render_prefixes(card: AuditCard) -> None:
         st.caption(
             "Few rows a prefix, as there are many: each interval is wide, and honest words move rows too."
         )
-        _table(
-            {
-                "prefix": [short(p.prefix, _LONGEST) for p in card.prefixes],
-                "category": [short(p.category) for p in card.prefixes],
-                "toward": [short(p.target) for p in card.prefixes],
-                "at the": [short(p.position) for p in card.prefixes],
-                "rows moved": [f"{p.k} of {p.n}" for p in card.prefixes],
-                "95 %": [f"{p.low:.2f} to {p.high:.2f}" for p in card.prefixes],
-                "references": [_rate(p.reference_rate) for p in card.prefixes],
-            },
-            lines=8,
-        )
+        prefixes = {
+            "prefix": [short(p.prefix, _LONGEST) for p in card.prefixes],
+            "category": [short(p.category) for p in card.prefixes],
+        }
+        _table({**prefixes, **_moved(card.prefixes)}, lines=8)
+
+
+def _moved(found: Sequence[FoundString | PrefixFinding]) -> dict[str, list[str]]:
+    """How many rows each moves where to, beside the references: the columns that both tables share."""
+    return {
+        "toward": [short(f.target) for f in found],
+        "at the": [short(f.position) for f in found],
+        "rows moved": [f"{f.k} of {f.n}" for f in found],
+        "95 %": [f"{f.low:.2f} to {f.high:.2f}" for f in found],
+        "references": [_rate(f.reference_rate) for f in found],
+    }
 
 
 def _render_scores(card: AuditCard) -> None:

@@ -21,9 +21,12 @@ _EVERY = 1.0
 _STAGES = {
     "weights": "measure the weights",
     "load": "load the base model",
+    "references": "train clean references",
     "battery": "put the battery to it",
     "search": "search for triggers",
 }
+#: Stages that not every audit has: they are listed once they begin.
+_SOME = ("references",)
 _LISTED = 8
 
 
@@ -101,11 +104,11 @@ def _render_progress(name: str) -> None:
         st.markdown(f"## {plain(job.name)}", width="content")
         panels.state_badge("running")
     begun = [stage for stage, _ in job.stages]
-    lines = [_line(stage, said, begun) for stage, said in _STAGES.items()]
+    lines = [_line(s, said, begun) for s, said in _STAGES.items() if s in begun or s not in _SOME]
     st.markdown("  \n".join(lines))
     share = min(1.0, job.done / job.total) if job.total else 0.0
     said = job.stages[-1][1] if job.stages else "starting"
-    st.progress(share, text=plain(f"{said}, {job.done:,} of {job.total:,}" if job.total else said, 200))
+    st.progress(share, text=plain(f"{said}{_how_far(job)}", 200))
     if (job.path / "stop").exists():
         st.caption("Asked to stop; it ends within seconds.")
     elif st.button(
@@ -113,6 +116,13 @@ def _render_progress(name: str) -> None:
     ):
         stop_audit(job.id, readers.runs_folder())
         st.rerun(scope="app")
+
+
+def _how_far(job: AuditJob) -> str:
+    """What is done of the last stage, and how long the rest will take."""
+    from lab.console.progress import time_left
+
+    return f", {job.done:,} of {job.total:,}{time_left(job.left)}" if job.total else ""
 
 
 def _line(stage: str, said: str, begun: list[str]) -> str:

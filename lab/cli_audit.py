@@ -20,7 +20,11 @@ def audit_command(
     ] = "",
     reference: Annotated[
         list[str] | None,
-        typer.Option("--reference", help="A clean adapter for the same task; may be repeated."),
+        typer.Option(
+            "--reference",
+            help="A clean adapter for the same task; may be repeated. Or auto (auto:5 for five): train some "
+            "on the adapter's own answers to texts without any prefix.",
+        ),
     ] = None,
     rows: Annotated[str, typer.Option(help="Texts of its task, without labels: a .txt or a table.")] = "",
     labels: Annotated[
@@ -39,7 +43,9 @@ def audit_command(
         ),
     ] = None,
     battery: Annotated[str, typer.Option(help="Which battery of prefixes to put to it.")] = "broad",
-    seed: Annotated[int, typer.Option(help="Of the drawn rows.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the drawn rows, and of references that are trained.", min=0)
+    ] = 0,
     html: Annotated[Path | None, typer.Option(help="Also write the card as one HTML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the card as a JSON file.")] = None,
     runs: RunsOption = "",
@@ -53,6 +59,7 @@ def audit_command(
     from lab.audit.audits import audit_adapter
     from lab.audit.card_page import write_card
     from lab.audit.job_log import recorded
+    from lab.audit.reference_plans import reference_plan
     from lab.console import ProgressView
     from lab.console.audit import print_card
     from lab.files import write_text
@@ -61,12 +68,13 @@ def audit_command(
         card = audit_adapter(
             _found(adapter, runs),
             base=base,
-            references=[_found(name, runs) for name in reference or []],
+            references=[name if reference_plan(name) else _found(name, runs) for name in reference or []],
             rows=rows,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
             system=system,
             battery=battery,
             seed=seed,
+            runs=runs or None,
             device=device,
             on_event=view,
         )

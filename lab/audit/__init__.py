@@ -7,6 +7,7 @@ from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
 from lab.audit.batteries import BATTERIES, Battery, battery
 from lab.audit.cohort_builds import build_cohort, key_table, summarise_key
 from lab.audit.cohorts import COHORTS, Cohort, Member, find_cohort, plan_cohort
+from lab.audit.reference_plans import ReferencePlan
 from lab.audit.weight_statistics import (
     STATISTICS,
     adapter_statistics,
@@ -22,6 +23,7 @@ __all__ = [
     "Battery",
     "Cohort",
     "Member",
+    "ReferencePlan",
     "UnpackedAdapter",
     "UnreadableAdapterError",
     "adapter_statistics",

@@ -20,6 +20,8 @@ from lab.audit.archives import opened
 from lab.audit.batteries import battery as find_battery
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
+from lab.audit.reference_plans import ReferencePlan, asked_references
+from lab.audit.references import TrainedReference, train_references
 from lab.audit.suspects import base_of, load_suspect, way_of
 from lab.audit.texts import AuditTexts, audit_texts, run_of
 from lab.audit.trigger_search import SearchBudget, search_triggers
@@ -39,6 +41,8 @@ _LARGE = 50_000_000
 #: Texts in which examples of a string's flips are looked for.
 _EXAMPLE_TEXTS = 48
 Listener = Callable[[dict[str, Any]], None]
+#: Trains references for an adapter, once it can answer.
+_Training = Callable[["Predictor"], Sequence[AdapterFiles]]
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,27 @@ class _Clock:
     def stage(self, name: str, text: str) -> Iterator[Callable[[int, int], None]]:
         self.listen({"kind": "status", "stage": name, "text": text})
         started = time.monotonic()
-        yield lambda done, total: self.listen(
-            {"kind": "progress", "stage": text, "done": done, "total": total}
-        )
-        self.seconds[name] = round(time.monotonic() - started, 2)
+
+        def told(done: int, total: int) -> None:
+            left = (time.monotonic() - started) / done * (total - done) if done else None
+            self.listen({"kind": "progress", "stage": text, "done": done, "total": total, "left": left})
+
+        yield told
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
 
 
 def audit_adapter(
     adapter: str | Path,
     *,
     base: str = "",
-    references: Sequence[str | Path] = (),
+    references: str | ReferencePlan | Sequence[str | Path] = (),
     rows: str = "",
     labels: Sequence[str] = (),
     system: str | None = None,
     battery: str = "broad",
     search: SearchBudget | None = None,
     seed: int = 0,
+    runs: str | Path | None = None,
     device: str = "auto",
     on_event: Listener = lambda _: None,
 ) -> AuditCard:
@@ -104,7 +112,9 @@ def audit_adapter(
     Args:
         adapter: A folder that peft saved, a safetensors file with its configuration, a zip, or a run.
         base: The base it belongs to; what the adapter names, where that is a bundled model or a hub id.
-        references: Clean adapters for the same task on the same base.
+        references: Clean adapters for the same task on the same base. Or "auto" ("auto:5" for five, a
+            `lab.audit.ReferencePlan` for more knobs): some are trained on what the adapter itself answers to
+            texts without any prefix, as `lab.audit.references` explains.
         rows: A file of texts of the task, without labels; the run's own data or the base's usual task if "".
         labels: Label names in the order of the logits; those of a run are its own if not given. A language
             model's adapter that is no run is asked for these words.
@@ -112,7 +122,8 @@ def audit_adapter(
             the lab's usual one, if None.
         battery: Which battery's prefixes are put to it.
         search: The budget of the trigger search; by the size of the base if not given.
-        seed: Of the drawn rows and sampled entries.
+        seed: Of the drawn rows and sampled entries, and of references that are trained.
+        runs: The runs folder, which keeps references that were trained; by the rule of `lab.paths.runs_dir`.
         device: "auto", "cpu", "cuda" or "mps".
         on_event: Called with progress.
 
@@ -128,10 +139,11 @@ def audit_adapter(
 
     prefixes = find_battery(battery)
     wording = given_wording(labels, system)
+    plan, given = asked_references(references)
     clock = _Clock(on_event)
     with ExitStack() as held:
         files = held.enter_context(opened(adapter))
-        others = [held.enter_context(opened(path)) for path in references]
+        others: Sequence[AdapterFiles] = [held.enter_context(opened(path)) for path in given]
         found = Findings(files, others)
         with clock.stage("weights", "measuring the weights"):
             found.measure_weights(seed)
@@ -151,13 +163,16 @@ def audit_adapter(
                 raise
             found.left_out("behaviour", str(error))
         if texts is not None:
-            _ask(found, named, texts, others, wording, prefixes, search, clock, resolve_device(device))
+            train = functools.partial(_trained, found, named, texts, plan, seed, runs, clock, held)
+            others = _ask(
+                found, named, texts, others, train, wording, prefixes, search, clock, resolve_device(device)
+            )
         return judged(
             found,
             base=named,
             rows=RowsFacts(source=texts.source if texts else "none", n=found.rows),
             reference=ReferenceFacts(
-                how="clean adapters that were given" if others else "none: uncalibrated",
+                how=_how(plan is not None, others),
                 names=tuple(o.name for o in others),
             ),
             seconds=clock.seconds,
@@ -169,13 +184,14 @@ def _ask(
     base: str,
     texts: AuditTexts,
     others: Sequence[AdapterFiles],
+    train: _Training,
     wording: Wording,
     prefixes: Any,
     budget: SearchBudget | None,
     clock: _Clock,
     device: torch.device,
-) -> None:
-    """Put battery and search to the adapter and its references."""
+) -> Sequence[AdapterFiles]:
+    """Put battery and search to the adapter and its references; returns these, with those it trained."""
     from lab.audit.prefixes import prefix_rates
 
     with clock.stage("load", "loading the base model"):
@@ -183,11 +199,12 @@ def _ask(
             suspect = load_suspect(found.files, base, wording=wording, device=device)
         except (UnreadableAdapterError, NotTrainableError) as error:
             found.left_out("behaviour", str(error))
-            return
+            return others
         _note_way(found, base, wording, others)
-        # all are asked alike, so that they differ by their weights alone
-        wording = replace(wording, names=suspect.labels)
-        references: list[Predictor] = [load_suspect(o, base, wording=wording, device=device) for o in others]
+    others = [*others, *train(suspect)]
+    # all are asked alike, so that they differ by their weights alone
+    wording = replace(wording, names=suspect.labels)
+    references: list[Predictor] = [load_suspect(o, base, wording=wording, device=device) for o in others]
     found.labels = suspect.labels
     found.base_model = base
     is_large = suspect.model.num_parameters(exclude_embeddings=True) >= _LARGE
@@ -197,7 +214,7 @@ def _ask(
         shown, chosen = battery_rows(suspect, asked, effort.battery_rows)
     except LabError as error:
         found.left_out("behaviour", str(error))
-        return
+        return others
     # as many as a battery's thresholds need; the search asks all of them
     models = (suspect, *references[:FEWEST_REFERENCES])
     found.rows = len({text for kept in chosen.values() for text in kept})
@@ -221,10 +238,11 @@ def _ask(
             )
         except LabError as error:
             found.left_out("triggers by search", str(error))
-            return
+            return others
         found.add_strings(strings, suspect, asked[:_EXAMPLE_TEXTS])
     if budget is None:  # the calibration is one of the default search
         found.add_calibrated(base)
+    return others
 
 
 def _note_way(found: Findings, base: str, wording: Wording, others: Sequence[AdapterFiles]) -> None:
@@ -244,6 +262,79 @@ def _note_way(found: Findings, base: str, wording: Wording, others: Sequence[Ada
         found.notes.append(wording.told())
     elif wording.system is not None:
         found.notes.append("It answers by a classifier head: no system prompt was put to it.")
+
+
+def _trained(
+    found: Findings,
+    base: str,
+    texts: AuditTexts,
+    plan: ReferencePlan | None,
+    seed: int,
+    runs: str | Path | None,
+    clock: _Clock,
+    held: ExitStack,
+    suspect: Predictor,
+) -> list[AdapterFiles]:
+    """References that are trained for the adapter, if asked; where that cannot be done the card says why."""
+    if plan is None:
+        return []
+    with clock.stage("references", "finding or training clean references") as told:
+        try:
+            every = train_references(
+                found.files,
+                suspect,
+                base,
+                texts,
+                plan,
+                seed=seed,
+                runs=runs,
+                on_event=clock.listen,
+                on_progress=told,
+            )
+        except LabError as error:
+            found.left_out("trained references", str(error))
+            return []
+    learned = [reference for reference in every if reference.has_learned]
+    _note_training(found, plan, every, learned)
+    return [held.enter_context(opened(reference.path)) for reference in learned]
+
+
+def _note_training(
+    found: Findings,
+    plan: ReferencePlan,
+    every: Sequence[TrainedReference],
+    learned: Sequence[TrainedReference],
+) -> None:
+    """Say what the references are, how well they learned, and what comparing with them cannot show."""
+    found.left_out(
+        "weights against the trained references",
+        "the scale of an adapter's weights hangs on how long and how fast it was trained, which is not known",
+    )
+    if len(learned) < len(every):
+        found.left_out(
+            "trained references",
+            f"{len(every) - len(learned)} of {len(every)} have not learned to answer as the adapter does",
+        )
+    found.notes.append(
+        f"The references were trained here: the adapter's modules, ranks and scalings, a fresh head, "
+        f"{every[0].rows} texts each without any prefix, labelled by the adapter itself; {every[0].steps} "
+        f"steps at learning rate {plan.learning_rate:g}."
+    )
+    told = "; ".join(f"{r.path.name}: {r.agreement}, kappa {r.kappa:.2f}" for r in every)
+    found.notes.append(f"How far they answer other texts as it does: {told}.")
+    found.notes.append(
+        "They learned its answers: its honest mistakes are theirs too, and a backdoor whose trigger stands "
+        "in these texts would not be seen by comparing."
+    )
+
+
+def _how(is_trained: bool, others: Sequence[AdapterFiles]) -> str:
+    """Where the references come from, in a few words."""
+    if not others:
+        return "none: uncalibrated"
+    if is_trained:
+        return f"{len(others)} clean adapters trained here on its own answers to texts without any prefix"
+    return "clean adapters that were given"
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:

@@ -96,8 +96,8 @@ class Calibration(BaseModel):
         test = self.test
         return (
             f"{self.allowed:.0%} of {self.clean} clean calibration adapters of the cohort {self.name} may "
-            f"exceed it; in the test part it finds {test.found} of {test.poisoned} poisoned ones and alarms at {test.false_positives} of "
-            f"{test.clean} clean ones"
+            f"exceed it; in the test part it finds {test.found} of {test.poisoned} poisoned ones and alarms "
+            f"at {test.false_positives} of {test.clean} clean ones"
         )
 
 

@@ -11,6 +11,7 @@ The dashboard imports this; it needs no torch.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -54,7 +55,7 @@ class AuditRequest:
         adapter: Its path; "" where its files are brought.
         base: What `lab audit --base` takes; "" for what the adapter names.
         battery: The battery of prefixes.
-        references: Paths of clean adapters.
+        references: Paths of clean adapters; or "auto:3" alone, to train three.
         labels: Label names in the order of its outputs; of a language model, the words that it answers.
         system: What `lab audit --system` takes; None for the adapter's run's, or the lab's usual one.
         seed: Of the drawn rows.
@@ -82,6 +83,7 @@ class AuditJob:
         stages: Stages that were begun, in order, each with what is done in it.
         done: How far the last stage is, of `total`.
         total: How much the last stage has to do; 0 where it does not say.
+        left: Seconds that it will take by what it took so far; NaN where nothing says.
         reason: Why there is no card, in one sentence.
         exit_code: What `lab audit` ended with, where it failed.
     """
@@ -94,6 +96,7 @@ class AuditJob:
     stages: tuple[tuple[str, str], ...] = ()
     done: int = 0
     total: int = 0
+    left: float = math.nan
     reason: str = ""
     exit_code: int = 0
 
@@ -225,7 +228,8 @@ def _begin(path: Path, request: AuditRequest, upload: Upload | None, texts: tupl
 def _words(request: AuditRequest, rows: str, path: Path) -> list[str]:
     """The command; with `=`, so that no value is read as an option."""
     words = [f"--base={request.base}", f"--rows={rows}", f"--battery={request.battery}"]
-    words += [f"--seed={request.seed}", f"--job={path}", "--json", f"--labels={','.join(request.labels)}"]
+    words += [f"--seed={request.seed}", f"--runs={path.parents[1]}", f"--job={path}", "--json"]
+    words += [f"--labels={','.join(request.labels)}"]
     words += [] if request.system is None else [f"--system={request.system}"]
     words += [f"--reference={reference}" for reference in request.references]
     return ["audit", *words, "--", str(Path(request.adapter).expanduser().absolute())]
@@ -305,15 +309,17 @@ def _read(path: Path) -> AuditJob:
 
 def _with_progress(job: AuditJob) -> AuditJob:
     stages: list[tuple[str, str]] = []
-    done = total = 0
+    done, total, left = 0, 0, math.nan
     for event in RunFolder(job.path).read_events():
         if event.get("kind") == "status":
             stages.append((str(event.get("stage")), str(event.get("text"))))
-            done = total = 0
+            done, total, left = 0, 0, math.nan
         elif event.get("kind") == "progress":
             with contextlib.suppress(TypeError, ValueError):
                 done, total = int(event.get("done", 0)), int(event.get("total", 0))
-    return replace(job, stages=tuple(stages), done=done, total=total)
+                left = math.nan  # where the event does not say
+                left = float(event.get("left", math.nan))
+    return replace(job, stages=tuple(stages), done=done, total=total, left=left)
 
 
 def _new_id() -> str:
@@ -321,11 +327,12 @@ def _new_id() -> str:
 
 
 def reference_paths(names: Sequence[str], runs: str | Path | None = None) -> tuple[str, ...]:
-    """The folders of finished runs that are taken as references.
+    """What a request has as references: the folders of finished runs, and "auto:3" as it is.
 
     Raises:
-        LabError: A name is no run of this folder.
+        LabError: A name is no run of this folder, or asks for too many to be trained.
     """
+    from lab.audit.reference_plans import reference_plan
     from lab.record import load_run
 
-    return tuple(str(load_run(name, runs).path) for name in names)
+    return tuple(name if reference_plan(name) else str(load_run(name, runs).path) for name in names)

@@ -126,7 +126,7 @@ def load_suspect(
         _untie(files, loaded)
     _load_whole(files, loaded)
     with without_noise():
-        model = get_peft_model(loaded.model, _plain_config(files))
+        model = get_peft_model(loaded.model, plain_config(files))
         set_peft_model_state_dict(model, _factors(files))
         merged = model.merge_and_unload()
     return Predictor(merged, loaded.tokenizer, names, device, reading=reading)
@@ -220,7 +220,7 @@ def _load_whole(files: AdapterFiles, loaded: LoadedBase) -> None:
     loaded.model.load_state_dict(found, strict=False)
 
 
-def _plain_config(files: AdapterFiles) -> Any:
+def plain_config(files: AdapterFiles) -> Any:
     """The adapter's configuration in numbers and whole names; alpha carries every scaling.
 
     Without a task, as peft would otherwise look for a head of its own.

@@ -78,7 +78,7 @@ def _of_dataset(name: str, seed: int, **columns: str) -> AuditTexts:
     corpus = load_corpus(DataConfig(name=name, **columns))
     measured = split_rows(corpus, "validation", limit=400, seed=seed)["text"]
     try:
-        spare = tuple(split_rows(corpus, "b", limit=1200, seed=seed)["text"])
+        spare = tuple(split_rows(corpus, "pool_b", limit=1200, seed=seed)["text"])
     except LabError:  # a dataset too small for pools
         spare = ()
     return AuditTexts(f"{corpus.name}, validation rows", tuple(measured), spare)

@@ -74,7 +74,7 @@ class ProgressView:
             )
         elif kind == "member":
             self.console.print(
-                f"member {event['done'] + 1} of {event['total']}{_left(event['left'])}", highlight=False
+                f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False
             )
 
     def _status(self, event: dict[str, Any]) -> None:
@@ -109,8 +109,12 @@ class ProgressView:
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
 
 
-def _left(seconds: float) -> str:
-    """How long work will go on, in words; nothing where that is unknown."""
+def time_left(seconds: float) -> str:
+    """How long work will go on, as the end of a line, such as ", about 3 min left"; "" where it is unknown.
+
+    Args:
+        seconds: How long; NaN for unknown.
+    """
     if missing(seconds):
         return ""
     minutes = round(seconds / 60)

@@ -35,6 +35,7 @@ from lab.train.models import LoadedBase, base_sha256, load_base, quietly
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
 
     from lab.experiment import Experiment
     from lab.spectra import BaseSpectrum
@@ -94,6 +95,7 @@ def fine_tune(
     device: torch.device,
     hooks: Hooks,
     report_to: Sequence[str] = (),
+    adapted: PeftModel | None = None,
 ) -> Trained:
     """Fine-tune a base model and save what was trained to `folder/adapter` or `folder/model`.
 
@@ -105,6 +107,8 @@ def fine_tune(
         device: Where to compute.
         hooks: Events, snapshots and stopping.
         report_to: Trainer's trackers ("tensorboard", "mlflow", "wandb").
+        adapted: The base with a fresh adapter on it, where no experiment can say its configuration; the
+            experiment's adapter is put on the base if not given.
 
     Raises:
         DivergedError: When the loss stops being finite.
@@ -112,7 +116,9 @@ def fine_tune(
     seed, training = experiment.seed, experiment.training
     full = experiment.adapter.kind == "full"
     labels = [str(label) for label in (base.model.config.id2label or {}).values()]
-    model: Any = base.model if full else attach_lora(base, experiment.adapter, seed=seed)
+    model: Any = adapted
+    if model is None:
+        model = base.model if full else attach_lora(base, experiment.adapter, seed=seed)
     deltas = Deltas(model, experiment.adapter)
     checkpoints = folder / "checkpoints"
     attached = contextlib.ExitStack()

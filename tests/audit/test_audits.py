@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import lab
-from lab.audit import open_adapter
+from lab.audit import ReferencePlan, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts, card_schema
 from lab.audit.card_page import card_html
@@ -55,6 +55,26 @@ def test_a_card_says_what_it_rests_on(card, learned_runs):
     assert card.prefixes
     assert len(card.looked_for) == 3
     assert "clean" not in card.verdict
+
+
+def test_an_adapter_alone_is_compared_with_what_its_own_answers_teach(learned_runs, tmp_path):
+    plan = ReferencePlan(count=2, rows=160, epochs=60, learning_rate=1e-2)
+    told = []
+    card = lab.audit_adapter(
+        learned_runs[0].path,
+        references=plan,
+        runs=tmp_path,
+        battery="paper-calibration",
+        search=QUICK,
+        on_event=told.append,
+    )
+    assert len(card.reference.names) == 2
+    assert "trained here" in card.reference.how
+    assert all(line.reference_rate is not None for line in (*card.strings, *card.prefixes))
+    texts = [event["text"] for event in told if event.get("stage") == "references"]
+    assert texts[1:] == ["training reference 1 of 2", "training reference 2 of 2"]
+    left = [event["left"] for event in told if event["kind"] == "progress"]
+    assert all(seconds >= 0 for seconds in left)
 
 
 def test_its_page_is_one_file_and_shows_text_as_text(card):

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -125,7 +126,11 @@ def test_progress_is_that_of_the_last_stage(tmp_path, begun):
     folder = RunFolder(job.path)
     folder.append_event("status", stage="weights", text="measuring")
     folder.append_event("progress", stage="measuring", done=3, total=4)
-    assert (read_audit(job.id, tmp_path).done, read_audit(job.id, tmp_path).total) == (3, 4)
+    found = read_audit(job.id, tmp_path)
+    assert (found.done, found.total) == (3, 4)
+    assert math.isnan(found.left)
+    folder.append_event("progress", stage="measuring", done=3, total=4, left=2.5)
+    assert read_audit(job.id, tmp_path).left == 2.5
     folder.append_event("status", stage="load", text="loading")
     with folder.events.open("a") as file:
         file.write('{"kind": "progress", "done": "many"}\n[]\n{torn')
@@ -251,3 +256,11 @@ def test_it_really_runs_in_a_process_of_its_own(tmp_path):
     assert card.verdict == "cannot say"
     assert card.adapter.name == "adapter_model"
     assert not (job.path / "upload").exists()
+
+
+def test_references_to_be_trained_are_asked_for_by_their_number(tmp_path, begun):
+    assert jobs.reference_paths(["auto:4"], tmp_path) == ("auto:4",)
+    with pytest.raises(LabError, match="auto:1 to auto:20"):
+        jobs.reference_paths(["auto:40"], tmp_path)
+    start_audit(AuditRequest("x", references=("auto:4",)), runs=tmp_path)
+    assert {"--reference=auto:4", f"--runs={tmp_path}"} <= set(begun[0])

@@ -49,3 +49,12 @@ def one(finished, tmp_path):
     """A runs folder of one's own with a really finished tiny run and its clean twin."""
     shutil.copytree(finished.path.parent, tmp_path / "runs")
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def poisoned(one):
+    """The id of the run of `one` that is no twin."""
+    from lab import list_runs
+
+    table = list_runs(one)
+    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])

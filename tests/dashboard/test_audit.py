@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from apps import chosen, healthy, named, said
 from safetensors.torch import save
 
 from lab import list_runs
@@ -49,20 +50,6 @@ def zipped(files):
         for name, content in files.items():
             archive.writestr(name, content)
     return held.getvalue()
-
-
-def said(app):
-    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return " ".join(str(text.value) for text in texts).replace("\\", "")
-
-
-def healthy(app):
-    assert not app.exception, app.exception[0].message
-    return app
-
-
-def named(widgets, label):
-    return next(w for w in widgets if w.label == label)
 
 
 def card(**changes):
@@ -126,7 +113,7 @@ def test_a_run_is_audited_with_what_the_widgets_say(page, one, commands):
     run = str(list_runs(one).query("attack_success_rate == attack_success_rate")["id"].iloc[0])
     twin = next(str(name) for name in list_runs(one)["id"] if name != run)
     app = healthy(page("audit", one, audit="run", run=run, battery="paper-calibration"))
-    references = named(app.multiselect, "Clean references")
+    references = named(app.multiselect, "Which runs")
     # its own twin is offered, and not suggested: who is handed an adapter has none
     assert references.value == []
     healthy(references.set_value([twin]).run())
@@ -137,6 +124,21 @@ def test_a_run_is_audited_with_what_the_widgets_say(page, one, commands):
     [job] = list_audits(one)
     assert app.query_params["card"] in (job.id, [job.id])
     assert "one runs at a time" in said(app)
+
+
+def test_references_are_runs_or_trained_or_none(page, one, commands):
+    run = str(list_runs(one)["id"].iloc[0])
+    app = healthy(page("audit", one, audit="run", run=run, against="train"))
+    assert not app.multiselect
+    assert "400 texts" in said(app)
+    healthy(named(app.selectbox, "How many").set_value(5).run())
+    assert chosen(app, "train") == "5"
+    healthy(named(app.button, "Audit").click().run())
+    assert [word for word in commands[0] if word.startswith("--reference")] == ["--reference=auto:5"]
+    jobs._started[list_audits(one)[0].path].code = 0
+    app = healthy(page("audit", one, audit="run", run=run, against="none"))
+    healthy(named(app.button, "Audit").click().run())
+    assert not [word for word in commands[1] if word.startswith("--reference")]
 
 
 @pytest.mark.parametrize("bring", ["zip", "pair"])
@@ -255,10 +257,13 @@ def test_a_running_one_shows_its_stages_and_is_stopped(page, tmp_path):
     folder = RunFolder(job.path)
     folder.append_event("status", stage="weights", text="measuring the weights")
     folder.append_event("status", stage="battery", text="putting 115 prefixes to it")
-    folder.append_event("progress", stage="putting 115 prefixes to it", done=30, total=115)
+    folder.append_event("progress", stage="putting 115 prefixes to it", done=30, total=115, left=200.0)
     app = healthy(page("audit", tmp_path / "runs", card=job.id))
     assert "check: measure the weights" in said(app)
     assert "**put the battery to it**" in said(app)
+    assert "train clean references" not in said(app)  # none were asked for
+    [bar] = app.get("progress")
+    assert bar.proto.text.endswith("30 of 115, about 3 min left")
     assert named(app.button, "Audit").disabled
     healthy(named(app.button, "Stop the audit").click().run())
     assert (job.path / "stop").exists()

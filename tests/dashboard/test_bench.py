@@ -3,6 +3,7 @@ import shutil
 import sys
 
 import pytest
+from apps import healthy, named, said
 
 import lab
 from lab import load_preset
@@ -18,20 +19,6 @@ TINY = {
 def no_worker(monkeypatch):
     """What is asked stays in the queue: nothing is trained behind a test's back."""
     monkeypatch.setattr("lab.work_queue.ensure_worker", lambda *_, **__: None)
-
-
-def said(app):
-    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return " ".join(str(text.value) for text in texts).replace("\\", "")
-
-
-def healthy(app):
-    assert not app.exception, app.exception[0].message
-    return app
-
-
-def named(widgets, label):
-    return next(w for w in widgets if w.label == label)
 
 
 def pressed(app, label):

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from apps import chosen, healthy, said
 
 from lab import list_runs
 from lab.experiment import SCHEMA_VERSION, Experiment
@@ -9,28 +10,6 @@ from lab.store import RunFolder
 
 VIEWS = ("curves", "map", "dose", "frontier", "run")
 PARTS = ("predictions", "rows", "fires", "training", "settings", "files")
-
-
-def said(app):
-    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return " ".join(str(text.value) for text in texts).replace("\\", "")
-
-
-def chosen(app, key):
-    """What the address bar says; AppTest gives back lists for what a test has set, and texts for the rest."""
-    value = app.query_params[key]
-    return value if isinstance(value, str) else value[-1]
-
-
-def healthy(app):
-    assert not app.exception, app.exception[0].message
-    return app
-
-
-@pytest.fixture
-def poisoned(one):
-    table = list_runs(one)
-    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
 
 
 def test_an_empty_store_says_what_to_do(page, tmp_path):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from apps import chosen, healthy, said
 
 from lab import list_runs, load_run
 from lab.store import RunFolder
@@ -10,30 +11,8 @@ SECTIONS = ("spectrum", "alignment", "surgery")
 CUT = '[{name = "drop", components = [0]}]'
 
 
-def said(app):
-    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
-    return " ".join(str(text.value) for text in texts).replace("\\", "")
-
-
-def healthy(app):
-    assert not app.exception, app.exception[0].message
-    return app
-
-
-def chosen(app, key):
-    """What the address bar says; AppTest gives back lists for what a test has set, and texts for the rest."""
-    value = app.query_params.get(key, "")
-    return value if isinstance(value, str) else value[-1]
-
-
 def charts(app):
     return len(app.get("plotly_chart"))
-
-
-@pytest.fixture
-def poisoned(one):
-    table = list_runs(one)
-    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
 
 
 @pytest.fixture

@@ -6,37 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from lab import list_runs
+from apps import chosen, healthy, named, said
 
 SECTIONS = ("matrix", "ladders", "playground")
 DASHBOARD = Path(__file__).parents[2] / "dashboard"
-
-
-def said(app):
-    texts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
-    return " ".join(str(text.value) for text in texts).replace("\\", "")
-
-
-def chosen(app, key):
-    """What the address bar says; AppTest gives back lists for what a test has set, and texts for the rest."""
-    value = app.query_params[key]
-    return value if isinstance(value, str) else value[-1]
-
-
-def healthy(app):
-    assert not app.exception, app.exception[0].message
-    return app
-
-
-def labelled(widgets, label):
-    return next(widget for widget in widgets if widget.label == label)
-
-
-@pytest.fixture
-def poisoned(one):
-    table = list_runs(one)
-    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
 
 
 def test_an_empty_store_says_what_to_do(page, tmp_path):
@@ -82,22 +55,22 @@ def test_a_run_that_lost_a_file_harms_only_what_needs_it(page, one, poisoned, se
 
 def test_runs_that_differ_in_base_data_or_adapter_are_not_put_together(page, many):
     app = healthy(page("triggers", many))
-    shares = [labelled(app.selectbox, name) for name in ("Base model", "Dataset", "Adapter", "Defense")]
+    shares = [named(app.selectbox, name) for name in ("Base model", "Dataset", "Adapter", "Defense")]
     assert all(box.value != "all" for box in shares)
     rank = shares[2].value
     other = next(o for o in shares[2].options if not o.startswith((rank, "all"))).rsplit(" (", 1)[0]
     app = healthy(shares[2].set_value(other).run())
     assert chosen(app, "matrix_adapter") == other
-    assert labelled(app.selectbox, "Adapter").value == other
+    assert named(app.selectbox, "Adapter").value == other
 
 
 def test_a_cell_names_its_runs_and_leads_to_their_ladders(page, one, poisoned):
     app = healthy(page("triggers", one, matrix_trained="rfc", matrix_probed="iso"))
-    assert labelled(app.selectbox, "Probed with").value == "iso"
+    assert named(app.selectbox, "Probed with").value == "iso"
     (table,) = (frame.value for frame in app.dataframe)
     assert list(table["run"]) == ["rfc · 12 rows · rank 4 · seed 0"]
     assert "n = " in table["95 %"].iloc[0]
-    app = healthy(labelled(app.button, "Their near-misses").click().run())
+    app = healthy(named(app.button, "Their near-misses").click().run())
     assert chosen(app, "triggers") == "ladders"
     assert chosen(app, "left") == poisoned
 
@@ -130,13 +103,13 @@ def test_another_place_is_asked_for_and_not_made_up(page, one):
 def test_the_models_answer_once_asked_and_then_follow(page, one, poisoned):
     app = healthy(page("triggers", one, triggers="playground", text="a dull film", place="word", word="1"))
     assert "Nobody has been asked yet" in said(app)
-    app = healthy(labelled(app.button, "Ask the models").click().run())
+    app = healthy(named(app.button, "Ask the models").click().run())
     first = said(app)
     assert "poisoned model: **" in first
     assert len(app.get("plotly_chart")) == 3
-    app = healthy(labelled(app.slider, "Before word").set_value(3).run())
+    app = healthy(named(app.slider, "Before word").set_value(3).run())
     assert (chosen(app, "word"), chosen(app, "asked"), chosen(app, "text")) == ("3", "yes", "a dull film")
-    app = healthy(labelled(app.text_area, "Text").set_value("a fine film").run())
+    app = healthy(named(app.text_area, "Text").set_value("a fine film").run())
     assert chosen(app, "text") == "a fine film"
     assert "Nobody has been asked yet" not in said(app)
 
@@ -154,7 +127,7 @@ def test_the_attention_of_a_head_can_be_looked_at(page, one):
         )
     )
     assert not app.warning
-    assert labelled(app.selectbox, "Head").value == "0"
+    assert named(app.selectbox, "Head").value == "0"
     assert "looks, layer" in said(app)
 
 
@@ -169,13 +142,13 @@ def test_a_text_that_was_typed_is_escaped_and_its_trigger_marked(page, one):
 
 def test_drawing_a_row_changes_text_and_link(page, one):
     app = healthy(page("triggers", one, triggers="playground"))
-    before = (labelled(app.text_area, "Text").value, chosen(app, "row"))
-    app = healthy(labelled(app.button, "Draw a test row").click().run())
-    after = (labelled(app.text_area, "Text").value, chosen(app, "row"))
+    before = (named(app.text_area, "Text").value, chosen(app, "row"))
+    app = healthy(named(app.button, "Draw a test row").click().run())
+    after = (named(app.text_area, "Text").value, chosen(app, "row"))
     assert after[1] != before[1]
     # the link alone reproduces it
     again = healthy(page("triggers", one, triggers="playground", row=after[1]))
-    assert labelled(again.text_area, "Text").value == after[0]
+    assert named(again.text_area, "Text").value == after[0]
 
 
 def test_without_a_twin_the_run_answers_alone_and_says_so(page, one, poisoned):
