@@ -107,7 +107,7 @@ def audit_adapter(
     clock = _Clock(on_event)
     with ExitStack() as held:
         files = held.enter_context(opened(adapter))
-        others = [held.enter_context(opened(path)) for path in given]
+        others: Sequence[AdapterFiles] = [held.enter_context(opened(path)) for path in given]
         found = Findings(files, others)
         with clock.stage("weights", "measuring the weights"):
             found.measure_weights(seed)
@@ -265,7 +265,8 @@ def _how(is_trained: bool, others: Sequence[AdapterFiles]) -> str:
     if not others:
         return "none: uncalibrated"
     if is_trained:
-        return f"{len(others)} clean adapters trained here on its own answers to texts without any prefix"
+        count = "1 clean adapter" if len(others) == 1 else f"{len(others)} clean adapters"
+        return f"{count} trained here on its own answers to texts without any prefix"
     return "clean adapters that were given"
 
 

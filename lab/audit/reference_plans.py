@@ -56,7 +56,7 @@ def asked_references(
     """
     if isinstance(references, ReferencePlan):
         return references, []
-    given = [references] if isinstance(references, str) else list(references)
+    given: list[str | Path] = [references] if isinstance(references, str) else list(references)
     plans = [plan for r in given if isinstance(r, str) and (plan := reference_plan(r))]
     if plans and len(given) > 1:
         raise LabError("--reference: give either clean adapters, or auto once to train some; not both.")
