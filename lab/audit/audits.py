@@ -333,7 +333,8 @@ def _how(is_trained: bool, others: Sequence[AdapterFiles]) -> str:
     if not others:
         return "none: uncalibrated"
     if is_trained:
-        return f"{len(others)} clean adapters trained here on its own answers to texts without any prefix"
+        count = "1 clean adapter" if len(others) == 1 else f"{len(others)} clean adapters"
+        return f"{count} trained here on its own answers to texts without any prefix"
     return "clean adapters that were given"
 
 

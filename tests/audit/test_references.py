@@ -44,20 +44,39 @@ def texts(tmp_path_factory):
     return audit_texts(tmp_path_factory.mktemp("nothing"), "tiny")
 
 
+def fresh_adapter(folder, **options):
+    """An adapter of the tiny model as peft makes it, untrained."""
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    from lab.train.models import model_folder
+
+    usual = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "modules_to_save": ["classifier"]}
+    config = LoraConfig(task_type=TaskType.SEQ_CLS, **(usual | options))
+    model = AutoModelForSequenceClassification.from_pretrained(model_folder("tiny"), num_labels=2)
+    get_peft_model(model, config).save_pretrained(folder)
+    return open_adapter(folder)
+
+
 @pytest.fixture
-def suspect(finished):
-    """An adapter that answers by the rule; how it was trained does not matter then."""
-    found = load_suspect(open_adapter(finished.path), "tiny", labels=LABELS)
+def files(tmp_path):
+    return fresh_adapter(tmp_path / "found")
+
+
+@pytest.fixture
+def suspect(files):
+    """An adapter that answers by the rule; what it was trained on does not matter then."""
+    found = load_suspect(files, "tiny", labels=LABELS)
     found.logits = rule
     return found
 
 
 @pytest.fixture
-def train(finished, suspect, texts, tmp_path):
-    """Train references in a runs folder of one's own, hearing what is said meanwhile."""
+def train(files, suspect, texts, tmp_path):
+    """Train references in a runs folder of one's own."""
 
     def start(plan=QUICK, runs="runs", **changes):
-        options = {"suspect": suspect, "texts": texts, "files": open_adapter(finished.path)} | changes
+        options = {"suspect": suspect, "texts": texts, "files": files} | changes
         return train_references(base="tiny", plan=plan, runs=tmp_path / runs, **options)
 
     return start
@@ -91,7 +110,7 @@ def test_what_is_asked_is_a_plan_or_paths(tmp_path):
 
 
 def test_they_learn_its_task_and_not_its_backdoor(train, suspect, texts):
-    references = train(ReferencePlan(count=2, rows=160, epochs=60, learning_rate=1e-2))
+    references = train(ReferencePlan(count=1, rows=160, epochs=60, learning_rate=1e-2))
     held = battery("paper-calibration")
     chosen = {"positive": untouched_rows(suspect, texts.measured, 6)["positive"]}
     planted = prefix_rates(suspect, held, texts.measured, untouched=chosen)
@@ -169,24 +188,8 @@ def test_a_record_that_is_torn_counts_as_none(tmp_path, torn):
     "options", [{"use_dora": True}, {"use_rslora": True, "alpha_pattern": {"query": 3.0}}]
 )
 def test_they_are_of_the_adapters_own_kind(train, tmp_path, options):
-    from peft import LoraConfig, TaskType, get_peft_model
-    from transformers import AutoModelForSequenceClassification
-
-    from lab.train.models import model_folder
-
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=4,
-        lora_alpha=8,
-        target_modules=["query", "dense"],
-        exclude_modules=["pooler.dense"],
-        rank_pattern={"query": 2},
-        modules_to_save=["classifier"],
-        **options,
-    )
-    plain = AutoModelForSequenceClassification.from_pretrained(model_folder("tiny"), num_labels=2)
-    get_peft_model(plain, config).save_pretrained(tmp_path / "found")
-    files = open_adapter(tmp_path / "found")
+    targets = {"r": 4, "target_modules": ["query", "dense"], "exclude_modules": ["pooler.dense"]}
+    files = fresh_adapter(tmp_path / "other", **targets, rank_pattern={"query": 2}, **options)
     [reference] = train(ReferencePlan(count=1, rows=160, epochs=0.1), files=files)
     assert kind(open_adapter(reference.path)) == kind(files)
     card = (reference.path / "adapter" / "README.md").read_text()
@@ -211,16 +214,15 @@ def test_answers_that_teach_nothing_are_refused_in_a_sentence(train, suspect, te
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_card_says_what_it_was_compared_with(finished, monkeypatch):
-    twin = finished.twin.path
-    learned = TrainedReference(twin, rows=160, steps=9, agreement=rate(70, 77), kappa=0.8)
+def test_a_card_says_what_it_was_compared_with(files, monkeypatch):
+    learned = TrainedReference(files.weights.parent, rows=160, steps=9, agreement=rate(70, 77), kappa=0.8)
     idle = dataclasses.replace(learned, agreement=rate(40, 77), kappa=0.1)
     monkeypatch.setattr("lab.audit.audits.train_references", lambda *_, **__: [learned, idle])
-    card = audited(finished, references="auto")
-    assert card.reference.names == (twin.name,)
-    assert card.reference.how.startswith("1 clean adapters trained here on its own answers")
+    card = audited(files, references="auto")
+    assert card.reference.names == ("found",)
+    assert card.reference.how.startswith("1 clean adapter trained here on its own answers")
     assert any("without any prefix, labelled by the adapter itself" in note for note in card.notes)
-    assert any(f"{twin.name}: .909 [.82, .96] n=77, kappa 0.80" in note for note in card.notes)
+    assert any("found: .909 [.82, .96] n=77, kappa 0.80" in note for note in card.notes)
     assert any("honest mistakes" in note for note in card.notes)
     left_out = " ".join(card.not_looked_for)
     assert "1 of 2 have not learned" in left_out
@@ -229,27 +231,30 @@ def test_a_card_says_what_it_was_compared_with(finished, monkeypatch):
     assert "references" in card.seconds
 
 
-def test_where_none_can_be_trained_the_card_says_why(finished, monkeypatch):
+def test_where_none_can_be_trained_the_card_says_why(files, monkeypatch):
     def refuse(*_, **__):
         raise LabError("such answers teach no task.")
 
     monkeypatch.setattr("lab.audit.audits.train_references", refuse)
-    card = audited(finished, references=["auto:2"])
+    card = audited(files, references=["auto:2"])
     assert card.reference.how == "none: uncalibrated"
     assert "trained references: such answers teach no task." in card.not_looked_for
 
 
-def audited(run, **options):
+def audited(files, **options):
     quick = SearchBudget(rows=6, quick_rows=2, shortlist=8, beam=1, branch=1, longest=1, found=1)
-    return lab.audit_adapter(run.path, battery="paper-structural", search=quick, **options)
+    return lab.audit_adapter(
+        files.weights.parent, base="tiny", battery="paper-structural", search=quick, **options
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [(["auto:0"], "auto:1 to auto:20"), (["auto:many"], "auto:1 to auto:20"), (["auto", "RUN"], "not both")],
 )
-def test_the_command_refuses_what_it_cannot_train(finished, words, told):
-    references = [f"--reference={finished.path if word == 'RUN' else word}" for word in words]
-    result = CliRunner().invoke(app, ["audit", str(finished.path), *references])
+def test_the_command_refuses_what_it_cannot_train(files, words, told):
+    folder = files.weights.parent
+    references = [f"--reference={folder if word == 'RUN' else word}" for word in words]
+    result = CliRunner().invoke(app, ["audit", str(folder), *references])
     assert isinstance(result.exception, LabError)
     assert told in str(result.exception)
