@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 COLUMNS = ["claim_id", "place", "paper_value", "value", "n", "low", "high", "seeds", "machine"]
-#: detector → place, AUC: of subset C, the most distant one, of the paper's calibration battery; of its weights.
+#: detector → place, AUC: of the most distant subset of the paper's calibration battery; of its weights.
 PAPER = {
     "paper_battery_mean": ("notebook 09, battery C", 0.942),
     "paper_battery_gap": ("notebook 09, battery C", 0.925),

@@ -1,7 +1,7 @@
 """What a cohort taught: above which score an adapter on a base is suspicious, and how often that is wrong.
 
 A verdict on one adapter needs a threshold that adapters of known truth have set. `lab cohort calibrate`
-writes it, for the score `behaviour`, which needs no references of the adapter's own shape. They are files,
+writes it, for the score `search_few`, which needs five references and none of the adapter's own shape. They are files,
 `data/calibrations/<name>.toml`, and hold for the base they were made on alone.
 """
 
@@ -22,7 +22,7 @@ from lab.paths import data_dir
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: The detector whose threshold a verdict rests on.
-JUDGED = "behaviour"
+JUDGED = "search_few"
 
 
 class Weight(BaseModel):

@@ -1,6 +1,6 @@
 """The detectors that are compared on cohorts: each a number that an adapter gets, and where it comes from.
 
-Most are one statistic. `behaviour` and `combined` add several up, with weights that calibration adapters
+Most are one statistic. `search` and `combined` add several up, with weights that calibration adapters
 teach.
 """
 
@@ -74,14 +74,17 @@ _ALL = (
         ("peer.max_robust_z",),
     ),
     Detector(
-        "behaviour",
-        "search with five references, and battery",
+        "search", "the five of search together", "this lab", tuple(f"search.{name}" for name in _SEARCH)
+    ),
+    Detector(
+        "search_few",
+        "the same with five references, as an audit has them",
         "this lab",
-        (*(f"search.few.{name}" for name in _SEARCH), *_BATTERY),
+        tuple(f"search.few.{name}" for name in _SEARCH),
     ),
     Detector(
         "combined",
-        "search with all references, battery and weights",
+        "search, battery and weights together",
         "this lab",
         (*(f"search.{name}" for name in _SEARCH), *_BATTERY, "weights.norm_std"),
     ),

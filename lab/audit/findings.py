@@ -201,7 +201,7 @@ class Findings:
             Score(
                 name=JUDGED,
                 finding="together",
-                meaning="what search and battery found, weighted as the cohort's calibration part taught",
+                meaning="what the search found, weighted as the cohort's calibration part taught",
                 value=value,
                 n=len(calibration.statistics),
                 of="statistics",
