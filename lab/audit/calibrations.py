@@ -1,8 +1,8 @@
 """What a cohort taught: above which score an adapter on a base is suspicious, and how often that is wrong.
 
 A verdict on one adapter needs a threshold that adapters of known truth have set. `lab cohort calibrate`
-writes it, for the score `search_few`, which needs five references and none of the adapter's own shape. They are files,
-`data/calibrations/<name>.toml`, and hold for the base they were made on alone.
+writes it, for the score `search_few`, which needs five references and none of the adapter's own shape. They
+are files, `data/calibrations/<name>.toml`, and hold for the base they were made on alone.
 """
 
 from __future__ import annotations

@@ -193,9 +193,7 @@ class Findings:
             return
         value = calibration.score(self.statistics)
         if value is None:
-            self.left_out(
-                "the score that cohorts calibrated", "it rests on search and battery broad together"
-            )
+            self.left_out("the score that cohorts calibrated", "the search gave too little for it")
             return
         self.scores.append(
             Score(
