@@ -157,12 +157,13 @@ def _sent(key: str, title: str, theme: str, of: str, kind: str, _draw: Callable[
 
 
 def _dressed(figure: Figure, key: str, title: str, theme: str) -> Figure:
-    from lab.figures.style import themed
+    """A figure that was drawn for this page alone, in its ink."""
+    from lab.figures.style import full_ink
 
-    shown = themed(figure, "dark" if theme == "dark" else "light")
+    ink = full_ink("dark" if theme == "dark" else "light")
     # what a person zoomed or played stays where it is when new points arrive
-    shown.update_layout(uirevision=key, meta={"alt": title})
-    return shown
+    figure.update_layout(font_color=ink, uirevision=key, meta={"alt": title})
+    return figure
 
 
 def _chart(shown: Figure, key: str, kind: str, select: bool) -> Any:
