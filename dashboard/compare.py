@@ -13,11 +13,14 @@ import run_detail
 import run_table
 import streamlit as st
 from text import plain
+from widgets import switch
 
 from lab.errors import LabError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lab.comparison import Listing
 
 #: What is drawn of the runs, in the order of the switch.
 _VIEWS = {
@@ -36,29 +39,34 @@ _MOST_OFFERED = 50
 def main() -> None:
     """Draw the page."""
     st.markdown("# Compare runs")
+    # what is searched, sorted and selected leaves the page around it as it is
+    st.fragment(_render_runs)()
+
+
+def _render_runs() -> None:
     with panels.part("The list of runs"):
-        table = readers.runs_table()
-        if table.empty:
+        listing = readers.listing()
+        if not len(listing):
             _render_empty()
             return
-        _follow_clicks(table)
-        shown, grouped = _render_filters(table)
-        if shown.empty:
+        _follow_clicks(listing.table)
+        shown, grouped = _render_filters(listing)
+        if not len(shown):
             panels.nothing("No run fits these filters.", "Take one of them back.")
             return
         chosen = run_table.render(shown, grouped)
         _follow_selection(chosen)
-        picked = shown[shown["id"].isin(chosen)] if chosen else shown
-        _render_exports(shown, picked, bool(chosen))
+        picked = shown.of(shown.table[shown.table["id"].isin(chosen)]) if chosen else shown
+        _render_exports(shown.table, picked.table, bool(chosen))
         # another figure, or another axis of it, leaves the table as it is: half of the work at 2,000 lines
-        st.fragment(_render_views)(chosen, picked, table, grouped)
+        st.fragment(_render_views)(chosen, picked, listing.table, grouped)
 
 
-def _render_views(chosen: Sequence[str], picked: pd.DataFrame, table: pd.DataFrame, grouped: bool) -> None:
+def _render_views(chosen: Sequence[str], picked: Listing, table: pd.DataFrame, grouped: bool) -> None:
     with panels.part("What is drawn of the runs"):
         view = _render_switch(chosen, len(picked))
         if view == "run":
-            _render_run(picked, table)
+            _render_run(picked.table, table)
         else:
             _draw(view, picked, grouped)
 
@@ -70,10 +78,8 @@ def _render_empty() -> None:
     )
 
 
-def _render_filters(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+def _render_filters(listing: Listing) -> tuple[Listing, bool]:
     """The filters; the runs that fit, in the chosen order, and whether seeds are averaged."""
-    from lab.comparison import filter_runs
-
     search, more, flags = st.columns([0.36, 0.16, 0.48], vertical_alignment="center")
     text = search.text_input(
         "Search",
@@ -82,7 +88,7 @@ def _render_filters(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
         icon=":material/search:",
         label_visibility="collapsed",
     )
-    choices = _render_choices(table, more)
+    choices = _render_choices(listing.table, more)
     with (
         flags,
         st.container(horizontal=True, horizontal_alignment="left", vertical_alignment="center", gap="medium"),
@@ -104,12 +110,13 @@ def _render_filters(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
         **{column: ";".join(values) for column, values in choices.items()},
     )
     columns = {run_table.FILTERS[name]: values for name, values in choices.items()}
-    return filter_runs(table, text, columns, only_poisoned=poisoned, hide_twins=twins), grouped
+    return listing.filtered(text, columns, only_poisoned=poisoned, hide_twins=twins), grouped
 
 
 def _render_choices(table: pd.DataFrame, place: Any) -> dict[str, list[str]]:
     """The multi-selects; by their names in the link what is chosen."""
-    from lab.comparison import choice_text, column_name
+    from lab.comparison import choice_text
+    from lab.run_settings import column_name
 
     held = {name: _listed(name) for name in run_table.FILTERS}
     count = sum(bool(values) for values in held.values())
@@ -163,53 +170,38 @@ def _follow_clicks(table: pd.DataFrame) -> None:
     name = st.session_state.pop("compare.go", "")
     if name and name in set(table["id"]):
         links.remember(run=name, show="run")
-        st.session_state["compare.show"] = "run"
 
 
 def _follow_selection(chosen: Sequence[str]) -> None:
     """One row newly selected is looked into; more of them are compared."""
     before = st.session_state.get("compare.rows")
     st.session_state["compare.rows"] = tuple(chosen)
-    if before is not None and tuple(chosen) != before:
-        links.remember_runs(chosen)
-        if len(chosen) == 1:
-            st.session_state["compare.go_back"] = st.session_state.get("compare.show", "curves")
-            st.session_state["compare.show"] = "run"
-            links.remember(run=chosen[0])
-        elif len(before) == 1 and st.session_state.get("compare.show") == "run":
-            back = st.session_state.get("compare.go_back", "curves")
-            st.session_state["compare.show"] = "curves" if back == "run" else back
+    if before is None or tuple(chosen) == before:
+        return
+    links.remember_runs(chosen)
+    view = links.choose("show", "curves") or "curves"
+    if len(chosen) == 1:
+        st.session_state["compare.go_back"] = view
+        links.remember(run=chosen[0], show="run")
+    elif len(before) == 1 and view == "run":
+        back = st.session_state.get("compare.go_back", "curves")
+        links.remember(show="curves" if back == "run" else back)
 
 
 def _render_switch(chosen: Sequence[str], count: int) -> str:
-    key = "compare.show"
-    if st.session_state.get(key) not in _VIEWS:
-        held = links.choose("show", "curves")
-        st.session_state[key] = held if held in _VIEWS else "curves"
-    view = st.segmented_control(
-        "What to draw",
-        list(_VIEWS),
-        key=key,
-        format_func=_VIEWS.get,
-        label_visibility="collapsed",
-        required=True,
-    )
-    links.remember(show=str(view or "curves"))
+    view = switch("What to draw", "show", _VIEWS, "curves", hidden=True)
     if view != "run":
         of = (
             f"the {count:,} selected runs"
             if chosen
             else f"all {count:,} runs of the table; select rows to draw fewer"
         )
-        st.caption(
-            f"Of {of}. A click on a point or cell looks into its (newest) run."
-            if view != "curves"
-            else f"Of {of}."
-        )
-    return str(view or "curves")
+        clicks = " A click on a point or cell looks into its (newest) run." if view != "curves" else ""
+        st.caption(f"Of {of}.{clicks}")
+    return view
 
 
-def _draw(view: str, picked: pd.DataFrame, grouped: bool) -> None:
+def _draw(view: str, picked: Listing, grouped: bool) -> None:
     with panels.part(_VIEWS[view]):
         clicked = compare_figures.DRAW[view](picked, grouped)
         before = st.session_state.get("compare.clicked")

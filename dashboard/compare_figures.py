@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import links
@@ -11,13 +11,13 @@ import panels
 import readers
 import streamlit as st
 from text import plain
-
-from lab.errors import LabError
+from widgets import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
+    from lab.comparison import Listing
     from lab.record import Run
 
 _MEASURES = ("attack_success_rate", "excess_asr", "untriggered_target_rate", "clean_accuracy")
@@ -34,18 +34,14 @@ _CURVES = (
 )
 
 
-def curves(picked: pd.DataFrame, grouped: bool) -> str:
+def curves(picked: Listing, grouped: bool) -> str:
     """The training curves of the first few runs, or experiments with their seeds averaged."""
-    from lab.comparison import run_title, seed_groups
+    from lab.comparison import run_title
 
-    if grouped:
-        groups = seed_groups(picked)
-        parts = [picked[groups == number] for number in range(min(int(groups.max()) + 1, _MOST_LOOKED_AT))]
-    else:
-        parts = [picked.iloc[i : i + 1] for i in range(min(len(picked), _MOST_LOOKED_AT))]
+    table = picked.table
     most = _MOST_CURVES if links.chosen_runs() else _FEW_CURVES
-    looked = ((part, measures) for part in parts if (measures := _measures(part)) is not None)
-    drawn = list(itertools.islice(looked, most))
+    looked = ((part, _measures(part)) for part in _experiments(picked, grouped))
+    drawn = list(itertools.islice(((part, found) for part, found in looked if found), most))
     columns = st.columns(2 if len(drawn) > 1 else 1, gap="medium")
     for i, (part, (names, stamps)) in enumerate(drawn):
         line = part.iloc[0].to_dict()
@@ -62,17 +58,29 @@ def curves(picked: pd.DataFrame, grouped: bool) -> str:
         panels.nothing(
             "None of these runs was looked at while it trained.", "Select others, or take filters back."
         )
-    elif len(picked) > sum(len(part) for part, _ in drawn):
+    elif len(table) > sum(len(part) for part, _ in drawn):
         st.caption(f"The newest {len(drawn)}; select rows in the table to see others.")
     return ""
 
 
-def heat_map(picked: pd.DataFrame, grouped: bool) -> str:
-    """A measure over two settings, runs of one cell averaged."""
-    from lab.comparison import column_name, numeric_columns, with_arms
+def _experiments(picked: Listing, grouped: bool) -> Iterator[pd.DataFrame]:
+    """The lines of the first few runs, one by one, or of the first few experiments, their seeds together."""
+    table = picked.table
+    if grouped:
+        groups = picked.groups
+        for number in range(min(int(groups.max()) + 1, _MOST_LOOKED_AT)):
+            yield table[groups == number]
+    else:
+        for place in range(min(len(table), _MOST_LOOKED_AT)):
+            yield table.iloc[place : place + 1]
 
-    keys = [key for key in numeric_columns(picked) if key != "seed"]
-    measures = _measured(picked)
+
+def heat_map(picked: Listing, grouped: bool) -> str:
+    """A measure over two settings, runs of one cell averaged."""
+    from lab.run_settings import column_name
+
+    keys = [key for key in picked.asked.numeric if key != "seed"]
+    measures = _measured(picked.table)
     if len(keys) < 2 or not measures:
         panels.nothing(
             "A map needs runs that differ in two numbers, such as rank and poison rows, and are measured.",
@@ -86,30 +94,31 @@ def heat_map(picked: pd.DataFrame, grouped: bool) -> str:
         y = _pick("Down", "map_y", [key for key in keys if key != x], "adapter.rank")
     with third:
         value = _pick("Measure", "map_v", measures, "attack_success_rate")
-    table = with_arms(picked)
+    table = _narrow(picked.arms, [x, y, value])
     return _clicked(
         panels.figure_panel(
             f"{_name(value).capitalize()} by {plain(column_name(x))} and {plain(column_name(y))}",
             panels.MEANINGS[value][1],
-            lambda: _rate_map(_narrow(table, [x, y, value]), x, y, value),
+            lambda: _rate_map(table, x, y, value),
             key="rate-map",
-            table=_narrow(table, [x, y, value]),
+            table=table,
             select=True,
             reading=_mixed(picked, [x, y]),
+            of=(_content(table), x, y, value),
         ),
-        picked,
+        picked.table,
     )
 
 
-def dose(picked: pd.DataFrame, grouped: bool) -> str:
+def dose(picked: Listing, grouped: bool) -> str:
     """A measure over one setting, a line for each value of another."""
-    from lab.comparison import column_name, differing_columns, numeric_columns, with_arms
+    from lab.run_settings import column_name
 
     picked = _newest_measured(picked)
-    table = with_arms(picked)
-    keys = [key for key in differing_columns(picked) if key != "seed" and key in table]
-    numbers = [key for key in numeric_columns(picked) if key in keys]
-    measures = _measured(picked)
+    table = picked.arms
+    keys = [key for key in picked.asked.differing if key != "seed" and key in table]
+    numbers = [key for key in picked.asked.numeric if key in keys]
+    measures = _measured(picked.table)
     if not keys or not measures:
         panels.nothing("A dose needs finished runs that differ in a setting.", "Select more of them.")
         return ""
@@ -120,28 +129,28 @@ def dose(picked: pd.DataFrame, grouped: bool) -> str:
         y = _pick("Response", "dose_y", measures, "attack_success_rate")
     with third:
         group = _pick("A line for each", "dose_g", ["", *(k for k in keys if k != x)], "")
+    table = _narrow(table, [x, y, group])
     lines = table.astype({x: str}) if x not in numbers and table[x].notna().all() else table
     return _clicked(
         panels.figure_panel(
             f"How {_name(y)} moves with {plain(column_name(x))}",
             panels.MEANINGS[y][1],
-            lambda: _dose_response(_narrow(lines, [x, y, group]), x, y, group),
+            lambda: _dose_response(lines, x, y, group),
             key="dose-response",
-            table=_narrow(table, [x, y, group]),
+            table=table,
             select=True,
             reading=_mixed(picked, [x, group]),
+            of=(_content(lines), x, y, group),
         ),
-        picked,
+        picked.table,
     )
 
 
-def frontier(picked: pd.DataFrame, grouped: bool) -> str:
+def frontier(picked: Listing, grouped: bool) -> str:
     """What each defense takes from the attack, and what it costs."""
-    from lab.comparison import with_arms
-
     picked = _newest_measured(picked)
-    table = with_arms(picked)
-    rates = [kind for kind in ("excess_asr", "attack_success_rate") if kind in _measured(picked)]
+    table = picked.arms
+    rates = [kind for kind in ("excess_asr", "attack_success_rate") if kind in _measured(picked.table)]
     if not rates:
         panels.nothing("No poisoned run of these is measured.", "Select finished runs with a backdoor.")
         return ""
@@ -150,23 +159,24 @@ def frontier(picked: pd.DataFrame, grouped: bool) -> str:
     measured = table.dropna(subset=[rate, "clean_accuracy"])
     most = measured["trigger"].value_counts().head(4).index
     told = f" The {len(most)} most frequent triggers." if measured["trigger"].nunique() > len(most) else ""
-    measured = measured[measured["trigger"].isin(most)]
+    measured = _narrow(measured[measured["trigger"].isin(most)], ["arm", "trigger", rate, "clean_accuracy"])
     return _clicked(
         panels.figure_panel(
             "What a defense takes from the attack, and what it costs in accuracy",
             f"{panels.MEANINGS[rate][1]} Down is safer, right is more accurate; the corner is both.",
-            lambda: _frontier(_narrow(measured, ["arm", "trigger", rate, "clean_accuracy"]), rate),
+            lambda: _frontier(measured, rate),
             key="defense-frontier",
             table=_narrow(table, ["arm", "trigger", rate, "clean_accuracy"]),
             select=True,
             reading=_mixed(picked, ["defense", "poison.family", "poison.member", *_ARM_KEYS]) + told,
+            of=(_content(measured), rate),
         ),
-        picked,
+        picked.table,
     )
 
 
 _ARM_KEYS = ("adapter.kind", "adapter.variant", "adapter.init")
-DRAW: dict[str, Callable[[pd.DataFrame, bool], str]] = {
+DRAW: dict[str, Callable[[Listing, bool], str]] = {
     "curves": curves,
     "map": heat_map,
     "dose": dose,
@@ -174,29 +184,32 @@ DRAW: dict[str, Callable[[pd.DataFrame, bool], str]] = {
 }
 
 
-# Figures are drawn once for the same numbers, as every click asks for them again; `panels` copies them.
-@st.cache_resource(max_entries=64, show_spinner=False)
 def _rate_map(table: pd.DataFrame, x: str, y: str, value: str) -> Figure:
     from lab import figures
 
-    draw = getattr(figures, "rate_map", None)
-    if draw is None:
-        raise LabError("This installation of the lab has no heat map of rates; install it anew.")
-    return draw(table, x=x, y=y, value=value)
+    return figures.rate_map(table, x=x, y=y, value=value)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
 def _dose_response(table: pd.DataFrame, x: str, y: str, group: str) -> Figure:
     from lab import figures
 
     return figures.dose_response(table, x=x, y=y, group=group or None)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
 def _frontier(table: pd.DataFrame, rate: str) -> Figure:
     from lab import figures
 
     return figures.defense_frontier(table, rate=rate)
+
+
+def _content(table: pd.DataFrame) -> str:
+    """A digest of a table: figures of the same numbers are the same, whatever runs have come since."""
+    import hashlib
+
+    import pandas as pd
+
+    lines = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return hashlib.blake2b(lines.tobytes(), digest_size=16).hexdigest()
 
 
 def _curves_figure(names: tuple[str, ...]) -> Figure:
@@ -216,8 +229,7 @@ def _measures(part: pd.DataFrame) -> tuple[tuple[str, ...], tuple[readers.Stamp,
 
 def _looked_at(name: str) -> Run | None:
     run = readers.open_run(name)
-    seen = run is not None and any(event.get("kind") == "probe" for event in readers.events(run))
-    return run if seen else None
+    return run if run is not None and readers.events(run, "probe") else None
 
 
 def _looks(name: str) -> pd.DataFrame | None:
@@ -230,18 +242,18 @@ def _looks(name: str) -> pd.DataFrame | None:
     return found if found is None else found[~found["condition"].isin(["family", "rung"])]
 
 
-def _newest_measured(picked: pd.DataFrame) -> pd.DataFrame:
+def _newest_measured(picked: Listing) -> Listing:
     """As many measured runs as a figure of points can show, said where that is not all."""
-    measured = picked[picked[_measured(picked)].notna().any(axis=1)]
+    measured = picked.table[picked.table[_measured(picked.table)].notna().any(axis=1)]
     if len(measured) > _MOST_POINTS:
         st.caption(
             f"The newest {_MOST_POINTS} of {len(measured):,} measured runs; filter or select to draw others."
         )
-    return measured.head(_MOST_POINTS)
+    return picked.of(measured.head(_MOST_POINTS))
 
 
-def _measured(picked: pd.DataFrame) -> list[str]:
-    return [kind for kind in _MEASURES if kind in picked and picked[kind].notna().any()]
+def _measured(table: pd.DataFrame) -> list[str]:
+    return [kind for kind in _MEASURES if kind in table and table[kind].notna().any()]
 
 
 def _seeds(part: pd.DataFrame) -> str:
@@ -253,35 +265,27 @@ def _name(kind: str) -> str:
 
 
 def _pick(label: str, name: str, options: Sequence[str], default: str) -> str:
-    """A choice that the link remembers."""
-    from lab.comparison import column_name
-
-    held = links.choose(name, default)
-    start = held if held in options else (default if default in options else options[0])
-    key = f"compare.{name}-{hash(tuple(options))}"
-    if key not in st.session_state:
-        st.session_state[key] = start
-
-    def said(option: str) -> str:
-        return (
-            _name(option)
-            if option in panels.MEANINGS
-            else (column_name(option) if option else "nothing: all in one")
-        )
-
-    chosen = str(st.selectbox(label, options, key=key, format_func=said))
-    links.remember(**{name: chosen})
-    return chosen
+    """A choice that the link remembers; the first option where the default is none of them."""
+    start = default if default in options else options[0]
+    return str(one_of(label, name, options, start, _said))
 
 
-def _mixed(picked: pd.DataFrame, used: Sequence[str]) -> str:
+def _said(option: str) -> str:
+    from lab.run_settings import column_name
+
+    if option in panels.MEANINGS:
+        return _name(option)
+    return column_name(option) if option else "nothing: all in one"
+
+
+def _mixed(picked: Listing, used: Sequence[str]) -> str:
     """What else differs between the runs that the figure puts together, which it cannot show."""
-    from lab.comparison import column_name, differing_columns
+    from lab.run_settings import column_name
 
-    finished = picked[picked["state"] == "finished"]
+    finished = picked.asked.of(picked.table[picked.table["state"] == "finished"])
     skipped = {*used, "seed", "poison.attack"}
     skipped |= {"poison.member"} if "poison.family" in used else set()
-    rest = [column_name(key) for key in differing_columns(finished) if key not in skipped]
+    rest = [column_name(key) for key in finished.differing if key not in skipped]
     return f"Mind that these runs differ in {plain(', '.join(rest), 200)} as well." if rest else ""
 
 
@@ -291,10 +295,10 @@ def _narrow(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return table[[key for key in dict.fromkeys(wanted) if key in table]]
 
 
-def _clicked(selection: Any, picked: pd.DataFrame) -> str:
+def _clicked(selection: Any, table: pd.DataFrame) -> str:
     """The run of the point that was clicked: the first id that it carries."""
     points = selection.selection.points if selection is not None else []
-    names = set(picked["id"])
+    names = set(table["id"]) if points else set()
     for point in points:
         data = point.get("customdata") or []
         for piece in data.values() if isinstance(data, dict) else data:

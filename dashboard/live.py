@@ -93,21 +93,14 @@ def _or_none(read: Callable[[], Any]) -> Any:
 def render(names: Sequence[str]) -> None:
     """Draw what is watched; while anything of it moves, look again every second.
 
-    What moves all the time (state, progress, rates) is a fragment of its own, cheap to send; the figures
-    are drawn with the page, and the page anew when there is something new to draw.
+    Only a run's end, or a ticket that has become a run, draws the whole page anew: its sidebar and preview
+    are more work than all figures, which are sent as they were drawn last where nothing new was seen.
     """
     st.divider()
     _render_watchbar(names)
     shown = list(names)[:_SIDE_BY_SIDE]
-    tickets = _tickets()
-    moving = any(_ticket_of(name, tickets) for name in shown) or _any_running(shown)
-    drawn = _to_draw(shown, tickets)
-    st.fragment(_render_heads, run_every=_EVERY if moving else None)(shown, drawn, moving)
-    for column, name in zip(st.columns(len(shown), gap="large"), shown, strict=True):
-        run = readers.open_run(name)
-        if run is not None:
-            with column, panels.part(f"The figures of {name}"):
-                live_figures.render(run, _twin_id(run, _ticket_of(name, tickets)), wide=len(shown) == 1)
+    moving = _any_moving(shown, readers.tickets(now=True))
+    st.fragment(_render_runs, run_every=_EVERY if moving else None)(shown, moving)
     for name in shown if len(shown) == 1 else []:
         run = readers.open_run(name)
         if run is not None and run.state == "finished":
@@ -122,7 +115,7 @@ def _render_watchbar(names: Sequence[str]) -> None:
         "Watching", options, default=list(names), key=key, max_selections=_SIDE_BY_SIDE, format_func=_short
     )
     if list(chosen) != list(names):
-        tickets = {t.id for t in _tickets()}
+        tickets = {t.id for t in readers.tickets()}
         link = links.read()
         runs = tuple(n for n in chosen if n not in tickets)
         held = ",".join(n for n in chosen if n in tickets)
@@ -153,7 +146,7 @@ def _recent_ids(count: int) -> list[str]:
 def render_recent() -> None:
     """The queue and the newest runs, to open with one click."""
     with panels.part("The queue"):
-        for ticket in _tickets():
+        for ticket in readers.tickets(now=True):
             doing = "waiting" if ticket.state == "waiting" else "training"
             if ticket.state in _ACTIVE and st.button(
                 plain(f"Watch what is {doing}: {_short(ticket.run or ticket.id)}", 200),
@@ -171,12 +164,6 @@ def render_recent() -> None:
                 st.rerun()
 
 
-def _tickets() -> list[Ticket]:
-    from lab.work_queue import tickets
-
-    return tickets(readers.runs_folder())
-
-
 def _ticket_of(name: str, tickets: Sequence[Ticket]) -> Ticket | None:
     """The live ticket of a run or of itself; one that was just asked does not know its run's id yet."""
     living = [t for t in tickets if t.state in _ACTIVE]
@@ -188,22 +175,27 @@ def _ticket_of(name: str, tickets: Sequence[Ticket]) -> Ticket | None:
     return next((t for t in living if not t.run and t.experiment == asked), None)
 
 
-def _any_running(names: Sequence[str]) -> bool:
-    """Whether a run is being worked on by a process that is not the queue's: `lab run` in a terminal."""
-    runs = (readers.open_run(name) for name in names)
-    return any(run is not None and run.state == "running" for run in runs)
+def _any_moving(names: Sequence[str], tickets: Sequence[Ticket]) -> bool:
+    """Whether any of these waits or is worked on, by the queue or by `lab run` in a terminal."""
+    if any(_ticket_of(name, tickets) for name in names):
+        return True
+    return any(run.state == "running" for name in names if (run := readers.open_run(name)) is not None)
 
 
-def _render_heads(names: Sequence[str], drawn: Sequence[Any], was_moving: bool) -> None:
-    tickets = _tickets()
-    columns = st.columns(len(names), gap="large")
-    for column, name in zip(columns, names, strict=True):
+def _render_runs(names: Sequence[str], was_moving: bool) -> None:
+    """State, rates and figures of each, side by side."""
+    tickets = readers.tickets()
+    for column, name in zip(st.columns(len(names), gap="large"), names, strict=True):
         with column, panels.part(f"The run {name}"):
             _render_one(name, tickets)
-    still = any(_ticket_of(name, tickets) for name in names) or _any_running(names)
+    for column, name in zip(st.columns(len(names), gap="large"), names, strict=True):
+        run = readers.open_run(name)
+        if run is not None:
+            with column, panels.part(f"The figures of {name}"):
+                live_figures.render(run, _twin_id(run, _ticket_of(name, tickets)), wide=len(names) == 1)
     named = any(t.id in names and t.run and readers.open_run(t.run) for t in tickets)
-    if was_moving and (not still or named or _to_draw(names, tickets) != drawn):
-        # the whole page once more: results, the run that the ticket became, or new points in the figures
+    if was_moving and (named or not _any_moving(names, tickets)):
+        # the whole page once more: results, or the run that the ticket became
         st.rerun()
 
 
@@ -213,19 +205,12 @@ def _render_one(name: str, tickets: Sequence[Ticket]) -> None:
         _render_waiting(name, tickets)
         return
     state = "running" if ticket and ticket.state == "working" else ("queued" if ticket else run.state)
-    events = readers.events(run)
-    _render_head(run, state, ticket, events)
+    _render_head(run, state, ticket)
     head = readers.headline(run)
-    own, note = _shown_rates(head.get("poisoned"), events)
+    own, note = _shown_rates(run, head.get("poisoned"))
     panels.rate_tiles(own, head.get("twin", {}), note)
     if not live_figures.has_looks(run):
         st.caption("Nothing has been measured yet.")
-
-
-def _to_draw(names: Sequence[str], tickets: Sequence[Ticket]) -> list[Any]:
-    """What the figures of some runs depend on."""
-    runs = [(run, name) for name in names if (run := readers.open_run(name)) is not None]
-    return [live_figures.looks(run, _twin_id(run, _ticket_of(name, tickets))) for run, name in runs]
 
 
 def _render_waiting(name: str, tickets: Sequence[Ticket]) -> None:
@@ -246,7 +231,7 @@ def _render_waiting(name: str, tickets: Sequence[Ticket]) -> None:
         _stop_button(ticket)
 
 
-def _render_head(run: Run, state: str, ticket: Ticket | None, events: Sequence[dict[str, Any]]) -> None:
+def _render_head(run: Run, state: str, ticket: Ticket | None) -> None:
     left, right = st.columns([0.72, 0.28], vertical_alignment="center")
     with left, st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(_short(run.id))}**", width="content")
@@ -254,7 +239,7 @@ def _render_head(run: Run, state: str, ticket: Ticket | None, events: Sequence[d
     if ticket is not None:
         with right:
             _stop_button(ticket)
-        _render_progress(run, ticket, events)
+        _render_progress(run, ticket)
         return
     sentence = panels.state_sentence(state, _reason(run, state))
     if sentence:
@@ -296,7 +281,7 @@ def _stop_button(ticket: Ticket) -> None:
         st.toast("Asked to stop; it finishes its step first.")
 
 
-def _render_progress(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]]) -> None:
+def _render_progress(run: Run, ticket: Ticket) -> None:
     other = ticket.working and ticket.working != run.id
     whose = (
         "of the clean twin"
@@ -305,21 +290,19 @@ def _render_progress(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]])
     )
     stage = f"{_STAGES.get(ticket.stage, ticket.stage)} {whose}".strip()
     share = min(1.0, ticket.done / ticket.total) if ticket.total else 0.0
-    left = _seconds_left(run, ticket, events)
+    left = _seconds_left(run, ticket)
     said = f"{stage}, {ticket.done:,} of {ticket.total:,}" if ticket.total else stage
     st.progress(
         share, text=plain(said + (f" · about {minutes(left)} left in this stage" if left else ""), 200)
     )
 
 
-def _seconds_left(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]]) -> float:
+def _seconds_left(run: Run, ticket: Ticket) -> float:
     """How long the rest of a training takes at the pace so far; 0 where that is not known."""
     source = readers.open_run(ticket.working) if ticket.working and ticket.working != run.id else run
     if source is None or ticket.stage != "train" or not ticket.total:
         return 0.0
-    seen = [
-        e for e in (events if source.id == run.id else readers.events(source)) if e.get("kind") == "train"
-    ]
+    seen = readers.events(source, "train")
     if len(seen) < 2:
         return 0.0
     first, last = seen[0], seen[-1]
@@ -328,13 +311,11 @@ def _seconds_left(run: Run, ticket: Ticket, events: Sequence[dict[str, Any]]) ->
     return max(0.0, pace * (ticket.total - last["step"]) - (time.time() - last["time"]))
 
 
-def _shown_rates(headline: Any, events: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+def _shown_rates(run: Run, headline: Any) -> tuple[dict[str, Any], str]:
     """The rates to show large: the headline's, or the microscope's last ones while there is none."""
-    if headline:
-        return headline, ""
-    looks = [e for e in events if e.get("kind") == "probe"]
+    looks = readers.events(run, "probe") if not headline else []
     if not looks:
-        return {}, ""
+        return headline or {}, ""
     last = looks[-1]
     n = last["measures"].get("clean_accuracy", {}).get("n", 0)
     return last["measures"], f"Step {last['step']}: on {n} validation rows only; test rows follow at the end."
@@ -343,7 +324,4 @@ def _shown_rates(headline: Any, events: Sequence[dict[str, Any]]) -> tuple[dict[
 def _twin_id(run: Run, ticket: Ticket | None) -> str:
     if ticket and ticket.working and ticket.working != run.id and "clean" in ticket.working:
         return ticket.working
-    try:
-        return str(run.headline["twin"])
-    except (LabError, KeyError, TypeError):
-        return ""
+    return readers.twin_id(run)

@@ -20,20 +20,15 @@ _LOOKS = ("probe", "spectrum")
 
 def has_looks(run: Run) -> bool:
     """Whether there is anything to draw yet."""
-    return any(e.get("kind") in _LOOKS for e in readers.events(run))
+    return bool(readers.events(run, *_LOOKS))
 
 
-def looks(run: Run, twin: str) -> tuple[Any, ...]:
-    """What the figures of a run and its twin depend on; other events change nothing in them.
-
-    Args:
-        run: The run.
-        twin: Its clean twin's id, "" while there is none.
-    """
+def _looks(run: Run, twin: str) -> tuple[Any, ...]:
+    """What the figures of a run and its twin depend on; other events change nothing in them."""
     pair = [found for found in (run, readers.open_run(twin)) if found is not None]
-    events = [e for r in pair for e in readers.events(r) if e.get("kind") in _LOOKS]
+    events = [(e["kind"], e.get("step")) for r in pair for e in readers.events(r, *_LOOKS)]
     files = [s for r in pair for s in readers.stamp(r) if s[0] != "events.jsonl"]
-    return (run.id, twin, *((e["kind"], e.get("step")) for e in events), *files)
+    return (run.id, twin, *events, *files)
 
 
 def render(run: Run, twin: str, wide: bool) -> None:
@@ -46,7 +41,7 @@ def render(run: Run, twin: str, wide: bool) -> None:
     """
     if not has_looks(run):
         return
-    of = looks(run, twin)
+    of = _looks(run, twin)
     with st.container(key=f"pair-{'live' if wide else run.id}"):
         _render_curves(run, twin, of)
         _render_spectrum(run, of, narrow=not wide)
@@ -56,7 +51,14 @@ def _render_curves(run: Run, twin: str, of: tuple[Any, ...]) -> None:
     from lab.figures.style import narrowed
 
     reading = "Thin blue-grey lines: the clean twin." if twin else ""
-    run_figures.curves(run, lambda: narrowed(_curves(run, twin)), key="live", reading=reading, of=of)
+    run_figures.curves(
+        run,
+        lambda: narrowed(_curves(run, twin)),
+        key="live",
+        table=lambda: readers.table(run, "curves"),
+        reading=reading,
+        of=of,
+    )
 
 
 def _curves(run: Run, twin: str) -> Figure:
@@ -72,12 +74,12 @@ def _curves(run: Run, twin: str) -> Figure:
 
 
 def _render_spectrum(run: Run, of: tuple[Any, ...], narrow: bool) -> None:
-    spectra = readers.try_table(run, "spectra")
-    if spectra is None or spectra.empty:
-        return
-    last = int(spectra["step"].max())
     live = not (run.path / "spectra.parquet").is_file()
-    if live and spectra["step"].nunique() > 2:
+    steps = {int(e["step"]) for e in readers.events(run, "spectrum")} if live else _steps(run)
+    if not steps:
+        return
+    last = max(steps)
+    if live and len(steps) > 2:
         live = not st.toggle(
             "Replay the steps so far",
             key=f"replay-{run.id}",
@@ -89,9 +91,15 @@ def _render_spectrum(run: Run, of: tuple[Any, ...], narrow: bool) -> None:
         "many directions. A steep line is an update of few directions: where a backdoor likes to be.",
         lambda: _spectrum(run, last if live else None, narrow),
         key=f"spectrum-{run.id}",
-        table=spectra,
+        table=lambda: readers.table(run, "spectra"),
         of=(of, last if live else None, narrow),
     )
+
+
+def _steps(run: Run) -> set[int]:
+    """The steps at which a finished run's weights were looked at; none where that cannot be read."""
+    spectra = readers.try_table(run, "spectra")
+    return set() if spectra is None else set(map(int, spectra["step"].unique()))
 
 
 def _spectrum(run: Run, step: int | None, narrow: bool) -> Figure:

@@ -74,7 +74,7 @@ def figure_panel(
     draw: Callable[[], Figure],
     *,
     key: str,
-    table: pd.DataFrame | None = None,
+    table: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
     select: bool = False,
     reading: str = "",
     of: Hashable = None,
@@ -88,10 +88,11 @@ def figure_panel(
         meaning: What the measure is, in two sentences.
         draw: Makes the figure.
         key: Unique on the page; keeps zoom and selection over reruns.
-        table: What is downloaded as CSV.
+        table: What is downloaded as CSV; a function where it takes time to make.
         select: Whether points can be selected; then the selection is returned.
         reading: A line under the title: how to read this very figure.
-        of: All that the figure depends on; reruns and browsers that ask for the same then share one drawing.
+        of: All that the figure depends on, of plain values; reruns and browsers that ask for the same then
+            share one drawing.
 
     Returns:
         Streamlit's selection state with `select`, else None.
@@ -108,15 +109,19 @@ def figure_panel(
         if reading:
             st.caption(reading)
         try:
-            theme = page_theme()
-            figure = _shared(key, title, theme, of, draw) if of else _dressed(draw(), key, title, theme)
+            if not of:
+                return _chart(_dressed(draw(), key, title, page_theme()), key, kind, select)
+            # a long tuple takes longer to be hashed by Streamlit than to be written down
+            named = (key, title, page_theme(), repr(of))
+            if select:
+                return _chart(_shared(*named, draw), key, kind, select)
+            return _sent(*named, kind, draw)
         except LabError as error:
             st.info(plain(str(error), 600), icon=":material/info:")
             return None
-        return _chart(figure, key, kind, select)
 
 
-def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | None) -> str:
+def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | Callable[[], pd.DataFrame] | None) -> str:
     """The popover of a figure: what it means, how to take it along; the kind of picture to save."""
     with place.popover("", icon=":material/more_horiz:", help="What it means, and downloads"):
         st.markdown(meaning)
@@ -126,10 +131,10 @@ def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | None) -> str
             default="PNG",
             key=f"save-{key}",
         )
-        if table is not None and len(table):
+        if callable(table) or (table is not None and len(table)):
             st.download_button(
                 "Numbers as CSV",
-                data=lambda: table.to_csv(index=False).encode(),
+                data=lambda: (table() if callable(table) else table).to_csv(index=False).encode(),
                 file_name=f"{key}.csv",
                 mime="text/csv",
                 key=f"csv-{key}",
@@ -140,18 +145,25 @@ def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | None) -> str
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _shared(key: str, title: str, theme: str, of: Hashable, _draw: Callable[[], Figure]) -> Figure:
+def _shared(key: str, title: str, theme: str, of: str, _draw: Callable[[], Figure]) -> Figure:
     """A figure that is drawn once for all browsers: drawing takes a hundred times as long as sending."""
     return _dressed(_draw(), key, title, theme)
 
 
-def _dressed(figure: Figure, key: str, title: str, theme: str) -> Figure:
-    from lab.figures.style import themed
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _sent(key: str, title: str, theme: str, of: str, kind: str, _draw: Callable[[], Figure]) -> None:
+    """The same, put into the page: Streamlit keeps what a cached function sends, and sends it again."""
+    _chart(_dressed(_draw(), key, title, theme), key, kind, select=False)
 
-    shown = themed(figure, "dark" if theme == "dark" else "light")
+
+def _dressed(figure: Figure, key: str, title: str, theme: str) -> Figure:
+    """A figure that was drawn for this page alone, in its ink."""
+    from lab.figures.style import full_ink
+
+    ink = full_ink("dark" if theme == "dark" else "light")
     # what a person zoomed or played stays where it is when new points arrive
-    shown.update_layout(uirevision=key, meta={"alt": title})
-    return shown
+    figure.update_layout(font_color=ink, uirevision=key, meta={"alt": title})
+    return figure
 
 
 def _chart(shown: Figure, key: str, kind: str, select: bool) -> Any:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import links
 import streamlit as st
@@ -13,6 +14,8 @@ from text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lab.comparison import Listing
 
 #: What a label is made of; nothing else is read of a table.
 _ASKED = (
@@ -30,6 +33,8 @@ _WHERE_DIFFERENT = {
 #: Values of variant and init that say nothing new.
 _PLAIN_LORA = ("", "lora", "kaiming")
 _MOST = 2000
+#: They take as long as all else of a page; a listing stays the same one until a run changes.
+_labels: WeakKeyDictionary[Listing, dict[str, str]] = WeakKeyDictionary()
 
 
 def pick_run(
@@ -52,10 +57,25 @@ def pick_run(
         return ""
     start = default if default in names else next(iter(names))
     widget = f"pick.{key}"
-    _tell_strangers(start_at(widget, key, start, names), names)
-    chosen = st.selectbox(label, list(names), format_func=lambda run: names.get(run, run), key=widget)
+    tell_strangers(start_at(widget, key, start, names), names)
+    chosen = select(label, names, widget, start)
     keep(widget, key, chosen)
-    return str(chosen)
+    return chosen
+
+
+def select(label: str, names: Mapping[str, str], widget: str, start: str) -> str:
+    """Choose one run; only the widget remembers it.
+
+    Args:
+        label: What the run is chosen for.
+        names: What is offered, with what people read of it; not empty.
+        widget: The widget's key.
+        start: Where it starts, and where it goes back to when its run is offered no more; the first where
+            that is not offered.
+    """
+    if st.session_state.get(widget) not in names:
+        st.session_state[widget] = start if start in names else next(iter(names))
+    return str(st.selectbox(label, list(names), format_func=lambda run: names.get(run, run), key=widget))
 
 
 def pick_runs(
@@ -81,7 +101,7 @@ def pick_runs(
     if _is_new(widget, ",".join(said)):
         found = [run for run in said if run in names] or [run for run in default if run in names]
         st.session_state[widget] = found[:most]
-        _tell_strangers([run for run in said if run not in names], names)
+        tell_strangers([run for run in said if run not in names], names)
     st.session_state[widget] = [run for run in st.session_state[widget] if run in names]
     chosen = st.multiselect(
         label,
@@ -135,6 +155,14 @@ def run_labels(table: pd.DataFrame) -> dict[str, str]:
         count[name] = count.get(name, 0) + 1
     # what nothing else tells apart, its hash does
     return {run: name if count[name] == 1 else f"{name} · {shown(run[-10:])}" for run, name in found.items()}
+
+
+def listing_labels(listing: Listing) -> dict[str, str]:
+    """The labels of all runs of a listing, made once for it; not to be changed."""
+    found = _labels.get(listing)
+    if found is None:
+        found = _labels[listing] = run_labels(listing.table)
+    return found
 
 
 def start_at(widget: str, name: str, default: Any, allowed: Collection[Any] | None = None) -> list[str]:
@@ -193,7 +221,8 @@ def _typed(said: str, default: Any) -> Any:
         return None
 
 
-def _tell_strangers(strangers: Sequence[str], names: Mapping[str, str]) -> None:
+def tell_strangers(strangers: Sequence[str], names: Mapping[str, str]) -> None:
+    """Say which runs a link names that are not there."""
     for run in strangers:
         st.caption(f"The link names the run {plain(run)}, which is not among the {len(names):,} offered.")
 

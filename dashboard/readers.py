@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ from lab.paths import runs_dir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lab.comparison import Listing
+    from lab.event_log import EventLog
     from lab.record import Run
     from lab.run_index import RunIndex
+    from lab.work_queue import Ticket
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -35,8 +39,13 @@ def _index(folder: str) -> RunIndex:
     return RunIndex(folder, rest=4.0)
 
 
+def listing() -> Listing:
+    """Every run, newest first, with what is asked of it at every click; all browsers share it: read only."""
+    return _index(str(runs_folder())).listing()
+
+
 def runs_table() -> pd.DataFrame:
-    """Every run as one line, newest first, as `lab.list_runs` gives it."""
+    """Every run as one line, newest first, as `lab.list_runs` gives it; a copy."""
     return _index(str(runs_folder())).table()
 
 
@@ -96,27 +105,52 @@ def headline(run: Run) -> dict[str, Any]:
     Those of the finished run, else what `headline` events have said so far.
     """
     try:
-        return dict(run.headline["measures"])
+        return dict(_headline(run)["measures"])
     except (LabError, KeyError, TypeError):
         pass
-    found: dict[str, Any] = {}
-    for event in events(run):
-        if event.get("kind") == "headline" and isinstance(event.get("measures"), dict):
-            found[str(event.get("model", "poisoned"))] = event["measures"]
-    return found
+    told = [e for e in events(run, "headline") if isinstance(e.get("measures"), dict)]
+    return {str(e.get("model", "poisoned")): e["measures"] for e in told}
 
 
-def events(run: Run) -> list[dict[str, Any]]:
-    """The events of a run so far; read anew only when the file has grown."""
+def twin_id(run: Run) -> str:
+    """The id of the clean twin that a finished run was measured beside; "" while that is not known."""
     try:
-        facts = (run.path / "events.jsonl").stat()
-    except OSError:
-        return []
-    return _events(str(run.path), facts.st_mtime_ns, facts.st_size)
+        return str(_headline(run)["twin"])
+    except (LabError, KeyError, TypeError):
+        return ""
+
+
+def _headline(run: Run) -> dict[str, Any]:
+    """The headline of a finished run; {} for another, without the long look at why it is not."""
+    return run.headline if (run.path / "result.json").is_file() else {}
+
+
+def events(run: Run, *kinds: str) -> Sequence[dict[str, Any]]:
+    """The events of a run so far, of some kinds or all; all browsers share them: read only."""
+    return _log(str(run.path)).of(*kinds)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _events(path: str, mtime: int, size: int) -> list[dict[str, Any]]:
-    from lab.store import RunFolder
+def _log(path: str) -> EventLog:
+    from lab.event_log import EventLog
 
-    return RunFolder(Path(path)).read_events()
+    return EventLog(Path(path) / "events.jsonl")
+
+
+def tickets(*, now: bool = False) -> list[Ticket]:
+    """The queue.
+
+    Args:
+        now: Whether it is to be as it is now. Else it may be half a second old: a look reads every ticket,
+            and every browser that watches looks every second.
+    """
+    if now:
+        _tickets.clear()
+    return _tickets(str(runs_folder()))
+
+
+@st.cache_resource(show_spinner=False, ttl=0.5, max_entries=8)
+def _tickets(folder: str) -> list[Ticket]:
+    from lab.work_queue import tickets as every
+
+    return every(folder)

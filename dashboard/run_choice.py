@@ -33,28 +33,21 @@ def choose_runs(key: str) -> list[Run]:
     Returns:
         No run where there is none, else one or two; in whatever state they are.
     """
-    table = readers.runs_table()
-    if table.empty:
+    listing = readers.listing()
+    if not len(listing):
         panels.nothing("There is no run yet.", "Train one on the Bench; it can be looked at while it trains.")
         return []
-    names = pickers.run_labels(table)
+    names = pickers.listing_labels(listing)
     before = links.chosen_runs()
-    known = [name for name in before if name in names]
-    for name in before:
-        if name not in names:
-            st.warning(
-                f"The run {plain(name)} of this link is not in this runs folder.", icon=":material/link_off:"
-            )
-    known = known or [_first(table)]
+    pickers.tell_strangers([name for name in before if name not in names], names)
+    known = [name for name in before if name in names] or [_first(listing.table)]
     left, right = st.columns(2)
     with left:
-        first = _picker("Run A", list(names), known[0], names, f"{key}.a")
+        first = pickers.select("Run A", names, f"{key}.a", known[0])
     with right:
-        others = [_NONE, *(name for name in names if name != first)]
+        others = {_NONE: "none", **{name: label for name, label in names.items() if name != first}}
         beside = known[1] if len(known) > 1 else _NONE
-        second = _picker(
-            "Run B, beside it", others, beside if beside in others else _NONE, names, f"{key}.b.{first}"
-        )
+        second = pickers.select("Run B, beside it", others, f"{key}.b.{first}", beside)
     chosen = [name for name in (first, second) if name]
     # more runs than two may be chosen elsewhere; they stay so until the choice is changed here
     kept = before if chosen == known[:2] and known == list(before) else tuple(chosen)
@@ -65,16 +58,6 @@ def choose_runs(key: str) -> list[Run]:
         with column:
             _render_facts(run)
     return runs
-
-
-def _picker(label: str, options: list[str], value: str, names: dict[str, str], key: str) -> str:
-    start = {} if st.session_state.get(key) in options else {"index": options.index(value)}
-    if start:
-        st.session_state.pop(key, None)
-    return (
-        st.selectbox(label, options, key=key, format_func=lambda name: names.get(name, "none"), **start)
-        or _NONE
-    )
 
 
 def _first(table: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import links
 import panels
 import readers
 import run_figures
@@ -12,6 +11,7 @@ import run_files
 import run_texts
 import streamlit as st
 from text import plain
+from widgets import switch
 
 from lab.errors import LabError
 
@@ -103,20 +103,8 @@ def _story(run: Run) -> list[str]:
 
 
 def _render_parts(run: Run, table: pd.DataFrame) -> None:
-    key = "run.part"
-    if st.session_state.get(key) not in _PARTS:
-        held = links.choose("part", "predictions")
-        st.session_state[key] = held if held in _PARTS else "predictions"
-    part = st.segmented_control(
-        "Part of the run",
-        list(_PARTS),
-        key=key,
-        format_func=_PARTS.get,
-        label_visibility="collapsed",
-        required=True,
-    )
-    links.remember(part=str(part))
-    with panels.part(_PARTS[str(part)]):
+    part = switch("Part of the run", "part", _PARTS, "predictions", hidden=True)
+    with panels.part(_PARTS[part]):
         if part == "predictions":
             run_texts.render_predictions(run)
         elif part == "rows":
@@ -149,7 +137,8 @@ def _why_unmeasured(run: Run) -> str:
 
 def _render_training(run: Run) -> None:
     with st.container(key="pair-training"):
-        run_figures.curves(run, lambda: _curves(run), key="detail", of=(run.id, readers.stamp(run)))
+        table, of = readers.try_table(run, "curves"), (run.id, readers.stamp(run))
+        run_figures.curves(run, lambda: _curves(run), key="detail", table=table, of=of)
         run_figures.loss(run, key="detail")
 
 

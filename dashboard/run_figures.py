@@ -45,15 +45,22 @@ def fires(run: Run, measures: pd.DataFrame, key: str) -> None:
         )
 
 
-def curves(run: Run, draw: Callable[[], Figure], key: str, reading: str = "", of: Hashable = None) -> None:
-    """The rates over training steps; `draw` says which of them, and how wide, `of` what it depends on."""
+def curves(
+    run: Run,
+    draw: Callable[[], Figure],
+    key: str,
+    table: pd.DataFrame | Callable[[], pd.DataFrame] | None,
+    reading: str = "",
+    of: Hashable = None,
+) -> None:
+    """The rates over training steps, as `panels.figure_panel` takes them."""
     panels.figure_panel(
         "When the backdoor arrives",
         "Each point is a look at fixed validation rows during training, with its 95 % interval as a band. "
         "Thin lines are the clean twin: what the same training does without poison.",
         draw,
         key=f"{key}-rates-{run.id}",
-        table=readers.try_table(run, "curves"),
+        table=table,
         reading=reading,
         of=of,
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import links
 import panels
 import streamlit as st
 from text import plain
+from widgets import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lab.comparison import Listing
 
 #: The filters, by their names in the link, with the listing's column of each.
 FILTERS = {
@@ -38,7 +42,7 @@ _SAID = (
 )  # fmt: skip
 
 
-def render(shown: pd.DataFrame, grouped: bool) -> list[str]:
+def render(shown: Listing, grouped: bool) -> list[str]:
     """Draw the table.
 
     Args:
@@ -48,12 +52,10 @@ def render(shown: pd.DataFrame, grouped: bool) -> list[str]:
     Returns:
         The ids of the selected runs; [] for none.
     """
-    from lab.comparison import differing_columns
-
-    differing = [key for key in differing_columns(shown) if not (grouped and key == "seed")]
+    differing = [key for key in shown.asked.differing if not (grouped and key == "seed")]
     _render_constants(shown)
     lines = _page(shown, grouped)
-    columns = _columns(lines, differing, grouped)
+    columns = _columns(lines, lines if grouped else shown.asked.of(lines).table, differing)
     ids = [str(line).split(",") for line in (lines["run"] if grouped else lines["id"])]
     held = set(st.session_state.get("compare.rows") or links.chosen_runs())
     rows = [i for i, names in enumerate(ids) if held & set(names)]
@@ -71,17 +73,16 @@ def render(shown: pd.DataFrame, grouped: bool) -> list[str]:
         key=f"compare-table-{hash((tuple(lines['id']), grouped))}",
         alt="The runs, one line each, with what differs between them and their rates",
     )
-    picked = [name for row in state.selection.rows if row < len(ids) for name in ids[row]]
-    return picked
+    return [name for row in state.selection.rows if row < len(ids) for name in ids[row]]
 
 
-def _render_constants(shown: pd.DataFrame) -> None:
+def _render_constants(shown: Listing) -> None:
     """What all runs have in common, in a line; the rest of it in a popover."""
-    from lab.comparison import constant_columns, setting_text
+    from lab.run_settings import setting_text
 
-    constants = {key: value for key, value in constant_columns(shown).items() if value != ""}
+    constants = {key: value for key, value in shown.asked.constant.items() if value != ""}
     said = [setting_text(key, constants[key]) for key in _SAID if key in constants]
-    said += [f"{name} on n = {n:,} rows" for name, n in _counts(shown).items()]
+    said += [f"{name} on n = {n:,} rows" for name, n in _counts(shown.table).items()]
     rest = [setting_text(key, value) for key, value in constants.items() if key not in _SAID]
     place, more = st.columns([0.86, 0.14], vertical_alignment="center")
     how = "all" if len(shown) > 1 else "it"
@@ -103,40 +104,37 @@ def _counts(shown: pd.DataFrame) -> dict[str, int]:
     return found
 
 
-def _page(shown: pd.DataFrame, grouped: bool) -> pd.DataFrame:
+def _page(shown: Listing, grouped: bool) -> pd.DataFrame:
     """The lines to show now: sorted, averaged if asked for, and at most `MOST` of them."""
-    from lab.comparison import group_by_seed, seed_groups
-
-    groups = seed_groups(shown) if grouped else None
-    count = int(groups.max()) + 1 if groups is not None else len(shown)
-    sort, page = "newest first", 1
+    count = int(shown.groups.max()) + 1 if grouped else len(shown)
+    sort, page = _SORTS[0], 1
     if count > MOST:
-        left, right, _ = st.columns([0.25, 0.2, 0.55], vertical_alignment="bottom")
-        sorts = [s for s in _SORTS if s in shown or s == _SORTS[0]]
-        key, held = "compare.sort", links.choose("sort", sorts[0])
-        if st.session_state.get(key) not in sorts:
-            st.session_state[key] = held if held in sorts else sorts[0]
-        sort = left.selectbox("Sort all by", sorts, key=key, format_func=_measure_name)
-        pages = -(-count // MOST)
-        held_page = links.choose("page", "1")
-        start = min(int(held_page), pages) if held_page.isdecimal() and int(held_page) else 1
-        page = int(right.number_input(f"Page of {pages}", 1, pages, start, key=f"compare.page-{pages}"))
-        links.remember(sort="" if sort == sorts[0] else sort, page=str(page) if page > 1 else "")
-    if sort != "newest first":
-        shown = shown.sort_values(sort, ascending=False, kind="stable")
-        groups = seed_groups(shown) if grouped else None
-    if groups is None:
-        return shown.iloc[(page - 1) * MOST : page * MOST]
-    return group_by_seed(shown[groups.between((page - 1) * MOST, page * MOST - 1)])
+        sorts = [s for s in _SORTS if s in shown.table or s == _SORTS[0]]
+        sort, page = _render_paging(sorts, -(-count // MOST))
+    if sort != _SORTS[0]:
+        shown = shown.of(shown.table.sort_values(sort, ascending=False, kind="stable"))
+    first, last = (page - 1) * MOST, page * MOST
+    return shown.averaged(range(first, last)) if grouped else shown.table.iloc[first:last]
 
 
-def _columns(lines: pd.DataFrame, differing: list[str], grouped: bool) -> pd.DataFrame:
+def _render_paging(sorts: Sequence[str], pages: int) -> tuple[str, int]:
+    """The order of all lines, and which page of so many of them is shown."""
+    left, right, _ = st.columns([0.25, 0.2, 0.55], vertical_alignment="bottom")
+    with left:
+        sort = one_of("Sort all by", "sort", sorts, sorts[0], _measure_name)
+    held = links.choose("page", "1")
+    start = min(int(held), pages) if held.isdecimal() and int(held) else 1
+    page = int(right.number_input(f"Page of {pages}", 1, pages, start, key=f"compare.page-{pages}"))
+    links.remember(page=str(page) if page > 1 else "")
+    return str(sort), page
+
+
+def _columns(lines: pd.DataFrame, asked: pd.DataFrame, differing: list[str]) -> pd.DataFrame:
     """The lines as people read them, a column for each thing that differs."""
     import pandas as pd
 
-    from lab.comparison import run_title, settings
+    from lab.comparison import run_title
 
-    asked = lines if grouped else settings(lines)
     told = [key for key in _TITLED if key in lines]
     columns: dict[str, Any] = {"run": [run_title(line) for line in lines[told].to_dict("records")]}
     columns["state"] = [_STATES.get(state, state) for state in lines["state"]]
@@ -182,7 +180,7 @@ def _measure_name(kind: str) -> str:
 
 
 def _config(columns: pd.DataFrame, differing: list[str]) -> dict[str, Any]:
-    from lab.comparison import column_name
+    from lab.run_settings import column_name
 
     config: dict[str, Any] = {
         "run": st.column_config.TextColumn(

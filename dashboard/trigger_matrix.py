@@ -69,7 +69,7 @@ def render(table: pd.DataFrame) -> None:
             "No run with a trigger family is left.", "Plant one on the Bench, or take other filters."
         )
         return
-    measures, unread = _measures(in_turn(runs))
+    measures, read, unread = _measures(in_turn(runs))
     shown = runs[runs["id"].isin(set(measures["run"]))] if len(measures) else runs.head(0)
     _tell_left_out(runs, shown, unread)
     if measures.empty:
@@ -92,6 +92,7 @@ def render(table: pd.DataFrame) -> None:
         table=cells,
         select=True,
         reading=_reading(shown, excess),
+        of=(*read, excess),
     )
     _render_cell(measures, pickers.run_labels(table[table["id"].isin(set(shown["id"]))]), selected)
 
@@ -141,36 +142,45 @@ def _adapter(line: dict[str, Any]) -> str:
     return pickers.adapter_label(line) or "?"
 
 
-def _measures(names: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The family measures of so many runs as one matrix takes, and the runs whose measures cannot be read."""
+def _measures(names: list[str]) -> tuple[pd.DataFrame, list[Any], list[str]]:
+    """The family measures of so many runs as one matrix takes.
+
+    Returns:
+        The measures; whose they are, with how new each is; the runs whose measures cannot be read.
+    """
     import pandas as pd
 
     parts: list[pd.DataFrame] = []
+    read: list[Any] = []
     unread: list[str] = []
     with st.spinner("Reading the runs' measures …"):
         for name in names[:_TRIED]:
             if len(parts) == _MOST:
                 break
             run = readers.open_run(name)
-            try:
-                if run is None:
-                    raise LabError("gone")
-                part = _family_measures(str(run.path), readers.stamp(run))
-            except (LabError, OSError, ValueError, KeyError, TypeError):
+            of = readers.stamp(run) if run else ()
+            part = _family_measures(str(run.path), of) if run else None
+            if part is None:
                 unread.append(name)
-                continue
-            if len(part):
+            elif len(part):
                 parts.append(part)
-    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), unread
+                read.append((name, of))
+    return (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()), read, unread
 
 
-@st.cache_data(show_spinner=False, max_entries=1000)
-def _family_measures(path: str, of: readers.Stamp) -> pd.DataFrame:
-    """A run's lines of the matrix: far less to keep than its whole measures table."""
+@st.cache_resource(show_spinner=False, max_entries=1000)
+def _family_measures(path: str, of: readers.Stamp) -> pd.DataFrame | None:
+    """A run's lines of the matrix: far less to keep than its whole measures table; None for unreadable ones.
+
+    All browsers share them: read only.
+    """
     from lab import generalization_matrix
     from lab.record import Run
 
-    return generalization_matrix([Run(Path(path))])
+    try:
+        return generalization_matrix([Run(Path(path))])
+    except (LabError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _figure(measures: pd.DataFrame, excess: bool) -> Any:

@@ -1,7 +1,7 @@
 """The listing of a runs folder, kept up to date: only what changed since the last look is read again.
 
 `lab.list_runs` reads two small files of every run. A page that asks every second, for ten browsers at once,
-asks a `RunIndex` instead, and gets the same table.
+asks a `RunIndex` instead, and gets the same table, with what follows from it worked out once.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lab.paths import runs_dir
 from lab.store import RunFolder, listing_line, listing_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lab.comparison import Listing
 
 #: A file that was written this recently, in ns, may be written again without its time changing (some file
 #: systems count in steps of two seconds), so it is read again until it is older.
@@ -32,8 +33,7 @@ _MARKS = ("failure.json", "stop", "events.jsonl")
 _Stamp = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class _Signature:
+class _Signature(NamedTuple):
     """What a line of the listing depends on.
 
     A finished run's line is a function of its two files alone, so the rest is empty there.
@@ -60,7 +60,7 @@ class RunIndex:
         self.runs = runs_dir(runs)
         self._lock = threading.Lock()
         self._lines: dict[str, tuple[_Signature, dict[str, Any]]] = {}
-        self._table: pd.DataFrame | None = None
+        self._listing: Listing | None = None
         self._looked = -1.0
         self._rest, self._good_until = rest, -1.0
 
@@ -70,25 +70,38 @@ class RunIndex:
         Returns:
             A copy, which may be changed.
         """
+        return self.listing().table.copy()
+
+    def listing(self) -> Listing:
+        """The same table with what it is asked again and again.
+
+        Returns:
+            One that all askers share, so it is not to be changed; the same one as long as no run has changed.
+        """
         asked = time.monotonic()
         with self._lock:
             # who waited here while another thread looked need not look once more
-            if self._table is None or self._looked < asked >= self._good_until:
+            if self._listing is None or self._looked < asked >= self._good_until:
                 looked = time.monotonic()
                 self._refresh()
                 done = time.monotonic()
                 self._looked, self._good_until = looked, done + self._rest * (done - looked)
-            assert self._table is not None
-            return self._table.copy()
+            assert self._listing is not None
+            return self._listing
 
     def look_again(self) -> None:
         """Make the next table look at the folder, rest or not: for who has just changed it."""
         self._good_until = -1.0
 
     def _refresh(self) -> None:
-        now, lines, has_changed = time.time_ns(), {}, self._table is None
+        from lab.comparison import Listing
+
+        now, lines, has_changed = time.time_ns(), {}, self._listing is None
         for name in self._names():
             known = self._lines.get(name)
+            if known is not None and self._is_known(name, known[0], now):
+                lines[name] = known
+                continue
             try:
                 signature = self._signature(name)
             except OSError:  # no run, or gone in this moment
@@ -97,16 +110,29 @@ class RunIndex:
                 line = listing_line(RunFolder(self.runs / name))
                 # the line's own look at the lock is what it is compared with the next time
                 locked = signature.result is None and line["state"] == "running"
-                known = (replace(signature, is_locked=locked), line)
-                has_changed = True
+                has_changed = has_changed or known is None or _differ(known[1], line)
+                known = (signature._replace(is_locked=locked), line)
             lines[name] = known
         if has_changed or lines.keys() != self._lines.keys():
-            self._lines = lines
-            self._table = listing_table([line for _, line in lines.values()])
+            self._listing = Listing(listing_table([line for _, line in lines.values()]))
+        self._lines = lines
 
     def _names(self) -> Iterator[str]:
         with contextlib.suppress(OSError), os.scandir(self.runs) as entries:
             yield from sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+
+    def _is_known(self, name: str, signature: _Signature, now: int) -> bool:
+        """Whether a finished run is as it was read: so are nearly all, and it is found out fast."""
+        if signature.result is None or _is_fresh(signature, now):
+            return False
+        folder = f"{self.runs}{os.sep}{name}{os.sep}"
+        try:
+            one, other = os.stat(folder + "experiment.json"), os.stat(folder + "result.json")
+        except OSError:
+            return False
+        return (one.st_ino, one.st_size, one.st_mtime_ns) == signature.experiment and (
+            other.st_ino, other.st_size, other.st_mtime_ns
+        ) == signature.result  # fmt: skip
 
     def _signature(self, name: str) -> _Signature:
         folder = f"{self.runs}{os.sep}{name}{os.sep}"
@@ -115,7 +141,8 @@ class RunIndex:
             return _Signature(experiment, _stamp(folder + "result.json"))
         except FileNotFoundError:
             marks = tuple(os.path.exists(folder + mark) for mark in _MARKS)
-            return _Signature(experiment, None, marks, RunFolder(Path(folder)).is_locked())
+            locked = os.path.exists(folder + ".lock") and RunFolder(Path(folder)).is_locked()
+            return _Signature(experiment, None, marks, locked)
 
 
 def _stamp(path: str) -> _Stamp:
@@ -132,4 +159,10 @@ def _stamp(path: str) -> _Stamp:
 
 def _is_fresh(signature: _Signature, now: int) -> bool:
     """Whether one of the files may change without its stamp doing so."""
-    return any(abs(now - s[2]) < _FRESH for s in (signature.experiment, signature.result) if s is not None)
+    experiment, result = signature[:2]
+    return abs(now - experiment[2]) < _FRESH or (result is not None and abs(now - result[2]) < _FRESH)
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two lines say different things; what is no number equals itself here."""
+    return repr(one) != repr(other)

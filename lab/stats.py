@@ -9,6 +9,7 @@ An interval that cannot be given is NaN, never zero width. Impossible counts rai
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ __all__ = [
 
 #: Below this many seeds (or points of a trend) nothing is said about spread.
 FEWEST = 3
+#: So many numbers of a resampling (2 MB) are kept for the next one of the same size.
+_FEW_DRAWS = 2**18
 
 
 @dataclass(frozen=True)
@@ -266,10 +269,19 @@ def bootstrap_mean(
     value = float(sample.mean())
     if n < FEWEST:
         return Mean(n, value, math.nan, math.nan)
-    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    low, high = np.quantile(sample[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    draw = _drawn if resamples * n <= _FEW_DRAWS else _drawn.__wrapped__
+    means = sample[draw(seed, n, resamples)].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     # Equal values: the resampled means differ from the value by rounding alone.
     return Mean(n, value, min(float(low), value), max(float(high), value))
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(seed: int, n: int, resamples: int) -> npt.NDArray[np.int64]:
+    """Which values each resample draws; a table of many means asks for the same draws again and again."""
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    drawn.flags.writeable = False
+    return drawn
 
 
 def paired_difference(

@@ -154,7 +154,8 @@ class RunFolder:
         if not self.events.is_file():
             return []
         events = []
-        for line in self.events.read_text(encoding="utf-8", errors="replace").splitlines():
+        # not `splitlines`, which takes some characters within a text for the end of a line
+        for line in self.events.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(json.JSONDecodeError):
                 event = json.loads(line)
                 if isinstance(event, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lab import stats
@@ -12,6 +13,8 @@ from lab.errors import LabError
 
 #: What `summarise` reads of a measures table, beside its keys.
 MEASURED = ("run", "model", "kind", "condition", "n", "k", "value", "low", "high")
+_NUMBERS = ("value", "low", "high", "n", "k")
+_N = _NUMBERS.index("n")
 
 
 def need(table: pd.DataFrame, columns: Sequence[str], figure: str) -> pd.DataFrame:
@@ -78,9 +81,13 @@ def summarise(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         Columns keys, value, low, high, n (rows in all, NaN where unknown), runs (how many), run (their ids,
         with commas); in order of appearance.
     """
+    # once for all lines: a look at a part of a table takes longer than all that is done with it here
+    numbers = np.array([pd.to_numeric(rows[column], errors="coerce") for column in _NUMBERS], dtype=float)
+    numbers[_N] = np.where(numbers[_N] < 0, np.nan, numbers[_N])
+    told, ids = [rows[key].tolist() for key in keys], rows["run"].map(str).tolist()
     lines = []
-    for key, group in rows.groupby(list(keys), sort=False, dropna=False):
-        per_run = [_pooled(part) for _, part in group.groupby("run", sort=False, dropna=False)]
+    for by_run in _places(rows, keys):
+        per_run = [_pooled(numbers[:, places]) for places in by_run]
         per_run = [one for one in per_run if np.isfinite(one[0])]
         if not per_run:
             continue
@@ -89,19 +96,29 @@ def summarise(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
             mean = stats.bootstrap_mean([one[0] for one in per_run], seed=0, resamples=4000)
             value, low, high = mean.value, mean.low, mean.high
         n = float(sum(one[3] for one in per_run))
-        runs = ",".join(dict.fromkeys(map(str, group["run"])))
-        lines.append((*(key if isinstance(key, tuple) else (key,)), value, low, high, n, len(per_run), runs))
+        firsts = [places[0] for places in by_run]
+        runs = ",".join(dict.fromkeys(ids[i] for i in firsts))
+        lines.append((*(column[firsts[0]] for column in told), value, low, high, n, len(per_run), runs))
     return pd.DataFrame(lines, columns=[*keys, "value", "low", "high", "n", "runs", "run"])
 
 
-def _pooled(part: pd.DataFrame) -> tuple[float, float, float, float]:
-    """Value, low, high and n of one run's rows for one key; n is NaN where it is unknown."""
-    value, low, high, n, k = (
-        pd.to_numeric(part[column], errors="coerce").to_numpy(dtype=float)
-        for column in ("value", "low", "high", "n", "k")
-    )
-    n = np.where(n < 0, np.nan, n)
-    if len(part) == 1:
+def _places(rows: pd.DataFrame, keys: Sequence[str]) -> list[list[list[int]]]:
+    """For each key, for each of its runs, the places of the lines; all in order of appearance."""
+    codes = [pd.factorize(rows[column], use_na_sentinel=False)[0].tolist() for column in (*keys, "run")]
+    found: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    for place, (*key, run) in enumerate(zip(*codes, strict=True)):
+        found.setdefault(tuple(key), {}).setdefault(run, []).append(place)
+    return [list(by_run.values()) for by_run in found.values()]
+
+
+def _pooled(lines: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Value, low, high and n of one run's lines for one key; n is NaN where it is unknown.
+
+    Args:
+        lines: Shape [5, lines], in the order of `_NUMBERS`.
+    """
+    value, low, high, n, k = lines
+    if lines.shape[1] == 1:
         return float(value[0]), float(low[0]), float(high[0]), float(n[0])
     if np.isfinite(k).all() and np.isfinite(n).all() and (k >= 0).all():
         pooled = stats.rate(int(k.sum()), int(n.sum()))

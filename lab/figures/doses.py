@@ -118,7 +118,9 @@ def _add_group(
         name=label,
         legendgroup=label,
         showlegend=legend,
-        customdata=[[str(run.get("run", "")), run[x], run[y], run.get("seed", -1)] for run in runs],
+        customdata=style.handed_over(
+            [[str(run.get("run", "")), run[x], run[y], run.get("seed", -1)] for run in runs]
+        ),
         hovertext=[_hover(run, x, y, label if legend else "") for run in runs],
         hovertemplate="%{hovertext}<extra></extra>",
     )

@@ -235,7 +235,7 @@ def _add_runs(
         name=safe_text(arm, 40),
         legendgroup=arm,
         showlegend=False,
-        customdata=[[arm, run["seed"], str(run.get("run", ""))] for run in runs],
+        customdata=style.handed_over([[arm, run["seed"], str(run.get("run", ""))] for run in runs]),
         hovertext=[_hover_run(run, rate, arm) for run in runs],
         hovertemplate="%{hovertext}<extra></extra>",
         **cell,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -70,10 +71,13 @@ def rate_map(
         return style.empty_figure("No run has both settings and this rate yet.")
     rows = rows.assign(**{key: _plain(rows[key]) for key in (x, y)}, _run=_ids(rows))
     across, up = Doses(rows[x]), Doses(rows[y])
+    lines: dict[tuple[Any, Any], list[_Line]] = {}
+    for place, line in zip(zip(rows[x], rows[y], strict=True), _lines(rows, value), strict=True):
+        lines.setdefault(place, []).append(line)
     cells = {
-        (column, line): _cell(rows[(rows[x] == across.values[column]) & (rows[y] == up.values[line])], value)
-        for line in range(len(up.values))
-        for column in range(len(across.values))
+        (i, j): _cell(lines.get((column, line), []))
+        for j, line in enumerate(up.values)
+        for i, column in enumerate(across.values)
     }
     figure = _heat_map(cells, across, up, value)
     add_cells(
@@ -103,29 +107,50 @@ def _ids(rows: pd.DataFrame) -> pd.Series:
     return pd.Series("", index=rows.index)
 
 
-def _cell(rows: pd.DataFrame, value: str) -> dict[str, Any]:
+class _Line(NamedTuple):
+    """What a cell needs of a line; NaN where it does not say."""
+
+    run: str
+    seed: Any
+    value: float
+    low: float
+    high: float
+    n: float
+
+
+def _lines(rows: pd.DataFrame, value: str) -> Iterator[_Line]:
+    """Every line, taken out of the table once: a look at a part of a table for each cell takes far longer."""
+    nothing = pd.Series(math.nan, index=rows.index)
+    numbers = [
+        pd.to_numeric(rows.get(name, nothing), errors="coerce").astype(float).tolist()
+        for name in (value, f"{value}.low", f"{value}.high", f"{value}.n")
+    ]
+    seeds = rows["seed"].tolist() if "seed" in rows else [None] * len(rows)
+    return itertools.starmap(_Line, zip(rows["_run"], seeds, *numbers, strict=True))
+
+
+def _cell(lines: Sequence[_Line]) -> dict[str, Any]:
     """What a cell shows: value, low, high, n, counts of runs and seeds, ids; NaN where there is none."""
-    named = rows["_run"] != ""
-    rows = rows[~(named & rows["_run"].duplicated())]
-    known = rows[rows[value].notna()]
+    firsts: dict[str, _Line] = {}
+    for line in lines:
+        firsts.setdefault(line.run, line)
+    # a failed run has no id, and there is nothing to open
+    lines = [line for line in lines if not line.run or firsts[line.run] is line]
+    known = [line for line in lines if not math.isnan(line.value)]
     cell = {"value": math.nan, "low": math.nan, "high": math.nan, "n": math.nan}
     if len(known) == 1:
-        cell |= {part: _one(known.iloc[0], f"{value}.{part}") for part in ("low", "high", "n")}
-        cell["value"] = float(known[value].iloc[0])
-    elif len(known):
-        mean = stats.bootstrap_mean(known[value].to_numpy(dtype=float), seed=0, resamples=4000)
+        [one] = known
+        ends = {part: getattr(one, part) for part in ("low", "high", "n")}
+        cell |= {part: end if math.isfinite(end) else math.nan for part, end in ends.items()}
+        cell["value"] = one.value
+    elif known:
+        mean = stats.bootstrap_mean([line.value for line in known], seed=0, resamples=4000)
         cell |= {"value": mean.value, "low": mean.low, "high": mean.high}
-        if f"{value}.n" in known:
-            cell["n"] = float(pd.to_numeric(known[f"{value}.n"], errors="coerce").sum(min_count=1))
-    # a failed run has no id, and there is nothing to open
-    ids = ",".join(dict.fromkeys(run for run in rows["_run"] if run))
-    seeds = known["seed"].nunique() if "seed" in known else 0
-    return {**cell, "lines": len(rows), "measured": len(known), "seeds": seeds, "runs": ids}
-
-
-def _one(line: pd.Series, column: str) -> float:
-    found = pd.to_numeric(line.get(column, math.nan), errors="coerce")
-    return float(found) if np.isfinite(found) else math.nan
+        counts = [line.n for line in known if not math.isnan(line.n)]
+        cell["n"] = sum(counts) if counts else math.nan
+    seeds = {line.seed for line in known if line.seed is not None and line.seed == line.seed}
+    ids = ",".join(run for run in firsts if run)
+    return {**cell, "lines": len(lines), "measured": len(known), "seeds": len(seeds), "runs": ids}
 
 
 def _heat_map(

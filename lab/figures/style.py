@@ -81,8 +81,13 @@ def themed(figure: go.Figure, page: Literal["light", "dark"]) -> go.Figure:
         page: The page it will lie on.
     """
     copy = go.Figure(figure)
-    copy.update_layout(font_color=_INKS[page])
+    copy.update_layout(font_color=full_ink(page))
     return copy
+
+
+def full_ink(page: Literal["light", "dark"]) -> str:
+    """The colour of text at full contrast on a light or dark page, as #RRGGBB."""
+    return _INKS[page]
 
 
 def narrowed(figure: go.Figure) -> go.Figure:
@@ -135,6 +140,21 @@ def side_legend(figure: go.Figure, title: str = "") -> None:
             "title": {"text": title, "font_size": 12},
         }
     )
+
+
+def handed_over(rows: Sequence[Sequence[object]]) -> np.ndarray[Any, Any]:
+    """What clicks on many points hand over, as `customdata`: Plotly looks into every item of lists of lists.
+
+    Args:
+        rows: One line per point, all of the same length.
+
+    Returns:
+        Shape [points, length], of Python objects.
+    """
+    found = np.empty((len(rows), len(rows[0]) if rows else 0), dtype=object)
+    for place, row in enumerate(rows):
+        found[place] = list(row)
+    return found
 
 
 def translucent(colour: str, alpha: float) -> str:

@@ -9,6 +9,7 @@ a label. Never escape twice.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -18,6 +19,9 @@ _BLANK |= {*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01
 
 # Control, format (zero-width, bidirectional, tags), surrogate, private, unassigned, line and paragraph ends.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+# Nothing in here means anything to Plotly, and all of it is seen.
+_PLAIN = re.compile(r"[A-Za-z0-9_ .,:;=+/-]*")
 
 _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "$": "&#36;"}
 
@@ -34,6 +38,8 @@ def safe_text(text: object, limit: int = 0) -> str:
         turn the direction of the line, shown as ⟨U+xxxx⟩. Spaces other than the ordinary one count as such.
     """
     characters = str(text)
+    if not limit and _PLAIN.fullmatch(characters):  # as nearly all are: figures of many runs have thousands
+        return characters
     if limit and len(characters) > limit:
         characters = characters[: limit - 1] + "…"
     return "".join(map(_visible, characters)).replace("%{", "&#37;{")

@@ -12,6 +12,12 @@ VIEWS = ("curves", "map", "dose", "frontier", "run")
 PARTS = ("predictions", "rows", "fires", "training", "settings", "files")
 
 
+@pytest.fixture
+def poisoned(one):
+    table = list_runs(one)
+    return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
+
+
 def test_an_empty_store_says_what_to_do(page, tmp_path):
     app = healthy(page("compare", tmp_path / "none"))
     assert "There is no run" in said(app)
@@ -21,7 +27,7 @@ def test_an_empty_store_says_what_to_do(page, tmp_path):
 def test_one_run_and_its_twin_have_every_view(page, one, view):
     app = healthy(page("compare", one, show=view))
     assert len(app.dataframe[0].value) == 2
-    assert chosen(app, "show") == view
+    assert chosen(app, "show", default="curves") == view
 
 
 @pytest.mark.parametrize("view", VIEWS)

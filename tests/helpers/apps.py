@@ -18,7 +18,7 @@ def named(widgets, label):
     return next(widget for widget in widgets if widget.label == label)
 
 
-def chosen(app, key):
-    """What the address bar says; AppTest gives back lists for what a test has set, and texts for the rest."""
-    value = app.query_params.get(key, "")
+def chosen(app, key, default=""):
+    """What the address bar says, or what goes without saying; AppTest gives back lists for what tests set, texts else."""
+    value = app.query_params.get(key, default)
     return value if isinstance(value, str) else value[-1]
