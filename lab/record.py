@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lab.probe import Predictor
     from lab.probe.occlusion import Hiding, Score
+    from lab.probe.patching import Method
     from lab.registry import Knobs
     from lab.run_figures import Figures
     from lab.spectra import BaseSpectrum, Update
@@ -269,6 +270,29 @@ class Run:
         from lab.probe import measure_attention
 
         return measure_attention(self._attentive_predictor, text, layers)
+
+    def patching(
+        self,
+        method: Method = "activations",
+        *,
+        rows: int = 100,
+        split: str = "validation",
+        device: str = "auto",
+        **window: Any,
+    ) -> pd.DataFrame:
+        """Where the backdoor sits: attack success with parts of the clean twin in this model, and back.
+
+        Args:
+            method: "activations", or the cheaper "weights".
+            rows: How many triggered rows to ask.
+            split: "validation", so that nothing is chosen on test rows, or "test".
+            device: "auto", "cpu", "cuda" or "mps".
+            **window: projections, width, stride, directions and on_progress of
+                `lab.probe.PatchedPair.table`, which says what it returns.
+        """
+        from lab.patched_pair import open_patched_pair
+
+        return open_patched_pair(self, rows=rows, split=split, device=device).table(method, **window)
 
     @functools.cached_property
     def _predictor(self) -> Predictor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from lab.probe.patching import Method
     from lab.record import Run
 
 
@@ -85,3 +86,14 @@ class Figures:
 
         found = self._run.surgery().threshold(SCALES if scales is None else scales)
         return figures.threshold_curve(found.flips, marks={"trained": 1.0, "s*": found.s_star})
+
+    def patching_map(self, method: Method = "activations", **asked: Any) -> Figure:
+        """Which projections in which layers carry the backdoor; asks the model and its clean twin.
+
+        Args:
+            method: "activations", or the cheaper "weights".
+            **asked: Further arguments of `lab.Run.patching`: rows, width and so on.
+        """
+        from lab import figures
+
+        return figures.patching_map(self._run.patching(method, **asked))
