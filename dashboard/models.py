@@ -60,7 +60,7 @@ def surgery(name: str, rows: int = 400) -> Surgery:
         return _surgery(str(found.path), rows, readers.stamp(found))
 
 
-def patched_pair(name: str, rows: int = 100) -> PatchedPair:
+def patched_pair(name: str, rows: int = 30) -> PatchedPair:
     """A run's model beside its clean twin's, with the triggered rows; shared, and whole between questions.
 
     Args:

@@ -75,7 +75,7 @@ def _render_maps(run: Run) -> None:
             return
         left, right = st.columns(2)
         with left:
-            rows = int(switch("Triggered rows to ask", "where.rows", _ROWS, "60"))
+            rows = int(switch("Triggered rows to ask", "where.rows", _ROWS, "30"))
         with right:
             width = int(switch("Layers in a window", "where.width", _WIDTHS, "0"))
         shown = [method for method in links.choose("where.shown").split(",") if method in _METHODS]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lab.record import Run
 
 #: Triggered rows that are asked where nothing else is said; the paper asks 30.
-ROWS = 100
+ROWS = 60
 
 
 def open_patched_pair(

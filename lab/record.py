@@ -275,7 +275,7 @@ class Run:
         self,
         method: Method = "activations",
         *,
-        rows: int = 100,
+        rows: int = 60,
         split: str = "validation",
         device: str = "auto",
         **window: Any,

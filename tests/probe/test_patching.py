@@ -59,6 +59,21 @@ def planted(twin, *modules):
     return Predictor(model, twin.tokenizer, LABELS, twin.device)
 
 
+def backdoored(twin, module, target):
+    """The same model with one matrix trained until the triggered texts get the target."""
+    from lab.tokens import pad
+
+    model = copy.deepcopy(twin.model)
+    weight = model.get_submodule(module).weight
+    inputs = pad(twin.reading.token_ids(TEXTS), int(twin.tokenizer.pad_token_id))
+    optimizer = torch.optim.Adam([weight], lr=0.05)
+    for _ in range(40):
+        loss = -model(**inputs).logits.log_softmax(dim=1)[:, target].mean()
+        (weight.grad,) = torch.autograd.grad(loss, [weight])
+        optimizer.step()
+    return Predictor(model, twin.tokenizer, LABELS, twin.device)
+
+
 def pair_of(poisoned, twin, target=2):
     return PatchedPair(poisoned, twin, MODULES, twin.reading.token_ids(TEXTS), target)
 
@@ -144,12 +159,10 @@ def test_a_difference_in_one_module_shows_where_it_is_and_nowhere_else(twin, whe
 
 def test_a_planted_backdoor_is_in_one_row_of_the_map(twin):
     """The whole share lies in the last matrix, and every other part has none of it, in both directions."""
-    where = MODULES[-1]
-    poisoned = planted(twin, where)
-    clean, dirty = (np.array(model.predict(TEXTS)) for model in (twin, poisoned))
-    rises = [np.sum(dirty == label) - np.sum(clean == label) for label in LABELS]
-    target = int(np.argmax(rises))
-    assert rises[target] > 0, "the two models have to differ in what they answer"
+    clean = twin.predict(TEXTS)
+    target = min(range(3), key=lambda i: clean.count(LABELS[i]))
+    poisoned = backdoored(twin, MODULES[-1], target)
+    assert set(poisoned.predict(TEXTS)) == {LABELS[target]}, "the backdoor has to be there"
     table = pair_of(poisoned, twin, target).table(width=1).set_index("direction")
     holds = (table["projection"].isin(["output.dense", "all-linear"])) & (table["last_layer"] == 1)
     needed, enough = (table.loc[direction] for direction in DIRECTIONS)
