@@ -15,6 +15,7 @@ import streamlit as st
 from lab.errors import LabError
 
 if TYPE_CHECKING:
+    from lab.probe import PatchedPair
     from lab.record import Run
     from lab.surgery import Surgery
 
@@ -59,6 +60,21 @@ def surgery(name: str, rows: int = 400) -> Surgery:
         return _surgery(str(found.path), rows, readers.stamp(found))
 
 
+def patched_pair(name: str, rows: int = 30) -> PatchedPair:
+    """A run's model beside its clean twin's, with the triggered rows; shared, and whole between questions.
+
+    Args:
+        name: The run's id.
+        rows: How many triggered validation rows to ask.
+
+    Raises:
+        LabError: There is no such run, or it has no twin or no trigger.
+    """
+    found = _existing(name)
+    with _LOCK:
+        return _patched_pair(str(found.path), rows, readers.stamp(found))
+
+
 @st.cache_resource(max_entries=4, show_spinner="Loading the model …")
 def _run(path: str, of: readers.Stamp) -> Run:
     from lab.record import Run
@@ -71,6 +87,14 @@ def _surgery(path: str, rows: int, of: readers.Stamp) -> Surgery:
     from lab.record import Run
 
     return Run(Path(path)).surgery(rows=rows)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the model and its clean twin …")
+def _patched_pair(path: str, rows: int, of: readers.Stamp) -> PatchedPair:
+    from lab.patched_pair import open_patched_pair
+    from lab.record import Run
+
+    return open_patched_pair(Run(Path(path)), rows=rows)
 
 
 def _existing(name: str) -> Run:

@@ -1,4 +1,4 @@
-"""Spectra: what training wrote into each weight matrix, how it lies to the old, and what cutting it does."""
+"""Spectra: what training wrote into each matrix, how it lies to the old, and where the backdoor sits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _SECTIONS = {
     "spectrum": "Spectrum",
     "alignment": "Strength and alignment",
     "surgery": "Surgery",
+    "where": "Where it sits",
 }
 _TOPS = (4, 8, 16, 32, 64)
 #: A running run is looked at again after so many seconds.
@@ -75,18 +76,23 @@ def main() -> None:
 
 
 def _render_section(runs: Sequence[Run]) -> None:
-    """Only the chosen section runs: the other two would read weights or load a model."""
+    """Only the chosen section runs: the others would read weights or load a model."""
     section = switch("What to look at", "spectra", _SECTIONS, "spectrum", hidden=True)
     if section == "spectrum":
         moving = any(run.state == "running" for run in runs)
         st.fragment(_render_spectra, run_every=_EVERY if moving else None)(runs)
     elif section == "alignment":
         _render_alignment(runs)
-    else:
+    elif section == "surgery":
         with panels.part("Surgery"):
             import operating_table
 
             operating_table.render(runs)
+    else:
+        with panels.part("Where it sits"):
+            import patching
+
+            patching.render(runs)
 
 
 def _render_spectra(runs: Sequence[Run]) -> None:

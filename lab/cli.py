@@ -12,7 +12,8 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, print_json
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, check_csv, print_json
+from lab.cli_patch import patch_command
 
 app = typer.Typer(
     name="lab",
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(cohort_app, name="cohort")
 app.command("audit")(audit_command)
+app.command("patch")(patch_command)
 
 
 @app.command("run")
@@ -163,7 +165,7 @@ def sweep_command(
     if tune_measure is not None and tune_measure not in MEASURE_KINDS:
         raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
     if csv:
-        _check_csv(csv)
+        check_csv(csv)
     plan = (
         load_sweep(experiment)
         if is_sweep(experiment)
@@ -383,15 +385,6 @@ def _grid_piece(piece: str) -> tuple[str, list[Any]]:
     if isinstance(whole, list):
         return key.strip(), whole
     return key.strip(), [parse_value(part.strip(), key.strip()) for part in text.split(",")]
-
-
-def _check_csv(path: Path) -> None:
-    from lab.errors import LabError
-
-    if path.is_dir():
-        raise LabError(f"--csv {str(path)!r} is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise LabError(f"--csv {str(path)!r}: there is no folder {str(path.parent)!r}.")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,3 +21,13 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 def print_json(content: Any) -> None:
     """Print one JSON document to standard output."""
     typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def check_csv(path: Path) -> None:
+    """Refuse a CSV file that cannot be written, before the work that it would hold is begun."""
+    from lab.errors import LabError
+
+    if path.is_dir():
+        raise LabError(f"--csv {str(path)!r} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise LabError(f"--csv {str(path)!r}: there is no folder {str(path.parent)!r}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
 from lab.experiment import Experiment, Probe
@@ -15,11 +15,12 @@ from lab.store import RunFolder, find_run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from plotly.graph_objects import Figure
 
     from lab.probe import Predictor
     from lab.probe.occlusion import Hiding, Score
+    from lab.probe.patching import Method
     from lab.registry import Knobs
+    from lab.run_figures import Figures
     from lab.spectra import BaseSpectrum, Update
     from lab.surgery import Surgery
 
@@ -270,6 +271,29 @@ class Run:
 
         return measure_attention(self._attentive_predictor, text, layers)
 
+    def patching(
+        self,
+        method: Method = "activations",
+        *,
+        rows: int = 60,
+        split: str = "validation",
+        device: str = "auto",
+        **window: Any,
+    ) -> pd.DataFrame:
+        """Where the backdoor sits: attack success with parts of the clean twin in this model, and back.
+
+        Args:
+            method: "activations", or the cheaper "weights".
+            rows: How many triggered rows to ask.
+            split: "validation", so that nothing is chosen on test rows, or "test".
+            device: "auto", "cpu", "cuda" or "mps".
+            **window: projections, width, stride, directions and on_progress of
+                `lab.probe.PatchedPair.table`, which says what it returns.
+        """
+        from lab.patched_pair import open_patched_pair
+
+        return open_patched_pair(self, rows=rows, split=split, device=device).table(method, **window)
+
     @functools.cached_property
     def _predictor(self) -> Predictor:
         from lab.train.devices import resolve_device
@@ -288,83 +312,9 @@ class Run:
     @property
     def figure(self) -> Figures:
         """The run's figures: `run.figure.training_curves()` and so on."""
+        from lab.run_figures import Figures
+
         return Figures(self)
-
-
-class Figures:
-    """Every figure of one run; each is a pure function of a table in `lab.figures`."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def training_curves(self) -> Figure:
-        """Attack success and accuracy over steps, the clean twin's as thin lines."""
-        from lab import figures
-
-        return figures.training_curves(self._run.measures)
-
-    def loss_curve(self) -> Figure:
-        """Training loss over steps."""
-        from lab import figures
-
-        events = self._run.events
-        return figures.loss_curve(events[events["kind"] == "train"])
-
-    def generalization_row(self) -> Figure:
-        """Attack success of every trigger family's held-out members, beside the twin's."""
-        from lab import figures
-
-        family = str(getattr(self._run.measured_poison, "family", ""))
-        return figures.generalization_row(self._run.measures, trained_family=family)
-
-    def near_miss_ladder(self) -> Figure:
-        """Attack success of strings ever less like the trigger."""
-        from lab import figures
-
-        return figures.near_miss_ladder(self._run.measures)
-
-    def spectrum(self, step: int | None = None) -> Figure:
-        """Singular values of ΔW, with a slider over steps."""
-        from lab import figures
-
-        return figures.spectrum(self._run.spectra, step=step)
-
-    def spectral_strength(self) -> Figure:
-        """σ_max(ΔW)/σ_max(W), module by layer."""
-        from lab import figures
-
-        return figures.spectral_strength(self._run.spectra)
-
-    def alignment_map(self, side: Literal["left", "right"] = "left", k: int = 8) -> Figure:
-        """How much of ΔW lies in W's top-k singular subspace, module by layer, against a random direction."""
-        from lab import figures
-
-        return figures.alignment_map(self._run.alignment, side=side, k=k)
-
-    def alignment_curve(self, module: str | None = None) -> Figure:
-        """The same share over k, of one module or of every kind of module."""
-        from lab import figures
-
-        return figures.alignment_curve(self._run.alignment, module=module)
-
-    def surgery_curve(self, kept: Sequence[int] | None = None) -> Figure:
-        """Both rates against the number of singular components of ΔW that are kept; asks the model."""
-        from lab import figures
-
-        return figures.surgery_curve(self._run.surgery().curve(kept))
-
-    def threshold_curve(self, scales: Sequence[float] | None = None) -> Figure:
-        """Triggered rows off the target over the scale of ΔW, predicted and measured; asks the model.
-
-        Args:
-            scales: Multiples of the trained scale; by default those of `lab.surgery.SCALES`. Those of zero
-                and below have no place on the axis.
-        """
-        from lab import figures
-        from lab.surgery import SCALES
-
-        found = self._run.surgery().threshold(SCALES if scales is None else scales)
-        return figures.threshold_curve(found.flips, marks={"trained": 1.0, "s*": found.s_star})
 
 
 def load_run(name: str, runs: str | Path | None = None) -> Run:

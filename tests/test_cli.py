@@ -99,6 +99,33 @@ def test_sweep_prints_and_exports_a_table(command, tmp_path):
     assert (tmp_path / "t.csv").read_text().count("\n") == 3
 
 
+def test_patch_prints_exports_and_is_one_json_document(command, finished, tmp_path):
+    where = ("--runs", str(finished.path.parent), "--rows", "8", "--method", "weights")
+    code, out, err = command("patch", finished.id, *where, "--csv", str(tmp_path / "t.csv"))
+    assert code == 0
+    for said in ("twin into poisoned", "poisoned into twin", "all-linear", "head", "(unpatched)", "margin"):
+        assert said in out
+    assert "validation rows" in out
+    parts = 2 * (1 + 7 * 2 + 1)  # as it is, seven rows of two windows, the head; in two directions
+    assert (tmp_path / "t.csv").read_text().count("\n") == parts + 1
+    code, out, err = command("patch", finished.id, *where, "--projection", "mlp", "--width", "2", "--json")
+    assert (code, err) == (0, "")
+    assert [line["projection"] for line in json.loads(out)] == ["none", "mlp"] * 2
+
+
+def test_patch_refuses_what_cannot_be_patched(command, finished, tmp_path):
+    where = ("--runs", str(finished.path.parent))
+    for arguments, said in (
+        ([finished.twin.id], "has no clean twin"),
+        ([finished.id, "--method", "both"], "Unknown method of patching 'both'"),
+        ([finished.id, "--width", "9"], "width = 9"),
+        ([finished.id, "--csv", str(tmp_path)], "is a folder"),
+    ):
+        code, out, err = command("patch", *arguments, *where)
+        assert (code, out) == (2, "")
+        assert said in err
+
+
 def test_a_sweep_with_a_failed_cell_exits_with_one(command):
     code, out, _ = command(
         "sweep", "TINY", "--over", "adapter.rank=1,33", "--seeds", "1", "--no-twin", "--json"

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from lab.console.patching import print_patching
 from lab.console.progress import ProgressView
 from lab.console.report import print_report
 from lab.console.tables import print_cohort, print_runs, print_sweep, print_table
 
-__all__ = ["ProgressView", "print_cohort", "print_report", "print_runs", "print_sweep", "print_table"]
+__all__ = [
+    "ProgressView",
+    "print_cohort",
+    "print_patching",
+    "print_report",
+    "print_runs",
+    "print_sweep",
+    "print_table",
+]

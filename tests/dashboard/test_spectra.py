@@ -7,7 +7,9 @@ from lab import list_runs, load_run
 from lab.store import RunFolder
 from lab.work_queue import tickets
 
-SECTIONS = ("spectrum", "alignment", "surgery")
+SECTIONS = ("spectrum", "alignment", "surgery", "where")
+#: Those that ask models, which an unfinished run has none of.
+ASKING = ("surgery", "where")
 CUT = '[{name = "drop", components = [0]}]'
 
 
@@ -116,10 +118,10 @@ def test_a_damaged_run_says_what_is_the_matter(page, one, poisoned, twin, sectio
         "killed": "ended in the middle",
         "failed": "The loss is *nan*.",
         "corrupt": "cannot be read",
-        "torn spectra": "spectra cannot be read" if section != "surgery" else "validation rows",
+        "torn spectra": "spectra cannot be read" if section not in ASKING else "validation rows",
     }
     assert told[state] in said(app)
-    if section != "surgery":  # the other run is shown all the same
+    if section not in ASKING:  # the other run is shown all the same
         assert charts(app) >= 1
 
 
@@ -129,7 +131,7 @@ def test_a_running_run_is_watched(page, one, poisoned, section):
     with RunFolder(one / poisoned).lock():
         app = healthy(page("spectra", one, runs=poisoned, spectra=section))
     assert "being worked on" in said(app)
-    assert charts(app) == (0 if section == "surgery" else 1)
+    assert charts(app) == (0 if section in ASKING else 1)
 
 
 class TestSurgery:
@@ -222,6 +224,62 @@ class TestSurgery:
         app = healthy(page("spectra", one, runs=f"{poisoned},{twin}", **params))
         assert "knows no trigger" in said(app)
         assert "1. drop component 0" in said(app)
+
+
+class TestWhereItSits:
+    @pytest.fixture
+    def opened(self, page, one, poisoned):
+        def open_section(**params):
+            asked = {"spectra": "where", "where.rows": "30", **params}
+            return healthy(page("spectra", one, runs=poisoned, **asked))
+
+        return open_section
+
+    def test_nothing_is_asked_before_a_button_is_pressed(self, opened, monkeypatch):
+        monkeypatch.setattr("lab.trained_model.load_predictor", None)
+        app = opened()
+        assert charts(app) == 0
+        assert not app.warning
+        assert {"Exchange activations", "Exchange weights"} <= {b.label for b in app.button}
+
+    def test_a_button_draws_the_map_and_the_link_remembers_it(self, opened):
+        app = opened()
+        button(app, "Exchange weights").click().run()
+        assert chosen(healthy(app), "where.shown") == "weights"
+        assert charts(app) == 1
+        assert not app.warning
+        assert "Where the backdoor is written" in said(app)
+        assert "triggered validation rows" in said(app)
+        assert [b.label for b in app.get("download_button")] == ["Numbers as CSV"]
+        assert "Exchange weights" not in {b.label for b in app.button}
+
+    def test_a_link_brings_both_maps_which_are_asked_once(self, opened, monkeypatch):
+        asked = []
+        from lab.probe import PatchedPair
+
+        ask = PatchedPair.table
+        monkeypatch.setattr(
+            PatchedPair, "table", lambda self, *a, **k: asked.append(k["projections"]) or ask(self, *a, **k)
+        )
+        app = opened(**{"where.shown": "activations,weights,nonsense", "where.width": "1"})
+        assert charts(app) == 2
+        assert len(asked) == 2 * (7 + 8), "row by row, in two directions; the weights have the head too"
+        app.run()
+        assert charts(healthy(app)) == 2
+        assert len(asked) == 2 * (7 + 8)
+
+    def test_a_window_that_cannot_be_is_said(self, opened):
+        app = opened(**{"where.shown": "weights", "where.width": "4"})
+        assert "width = 4; allowed are 1 to 2" in said(app)
+        assert charts(app) == 0
+
+    def test_a_clean_run_has_no_twin_to_exchange_with(self, page, one, poisoned, twin):
+        params = {"spectra": "where", "where.shown": "weights", "where.rows": "30"}
+        app = healthy(page("spectra", one, runs=twin, **params))
+        assert "no clean twin" in said(app)
+        assert charts(app) == 0
+        app = healthy(page("spectra", one, runs=f"{twin},{poisoned}", **{**params, "where.run": "B"}))
+        assert charts(app) == 1
 
 
 def button(app, label):
