@@ -19,6 +19,6 @@ def named(widgets, label):
 
 
 def chosen(app, key, default=""):
-    """What the address bar says, or what goes without saying; AppTest gives back lists for what tests set, texts else."""
+    """What the address bar says, or else the default; of what a test has set, AppTest gives back a list."""
     value = app.query_params.get(key, default)
     return value if isinstance(value, str) else value[-1]
