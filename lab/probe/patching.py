@@ -26,6 +26,7 @@ rest that differs (embeddings and layer norms, after full fine-tuning), both wit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -173,7 +174,7 @@ class PatchedPair:
         for number, direction in enumerate(directions):
             before = number * len(parts) * self.texts
             donor, recipient = direction.split(" into ")
-            answers = ask(donor, recipient, parts, lambda n, before=before: on_progress(before + n, total))
+            answers = ask(donor, recipient, parts, functools.partial(_told, on_progress, before, total))
             alone = (Part(UNPATCHED, -1, -1, ()), self._unpatched(recipient))
             for part, logits in (alone, *zip(parts, answers, strict=True)):
                 lines.append(self._line(direction, part, logits))
@@ -313,3 +314,8 @@ def _tokens_at_once(model: Any, modules: Sequence[str]) -> int:
     """For so many tokens the outputs of these modules are kept."""
     numbers = sum(int(model.get_submodule(module).out_features) for module in modules)
     return max(1, _KEPT_BYTES // (4 * max(1, numbers)))
+
+
+def _told(told: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    """Progress in one direction, as that of both."""
+    told(before + done, total)
