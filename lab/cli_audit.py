@@ -22,7 +22,7 @@ def audit_command(
         list[str] | None,
         typer.Option(
             "--reference",
-            help="A clean adapter for the same task; may be repeated. Or auto (auto:5 for five): train some "
+            help="A clean adapter for the same task; may be repeated. Or auto (auto:8 for eight): train some "
             "on the adapter's own answers to texts without any prefix.",
         ),
     ] = None,

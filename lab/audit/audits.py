@@ -112,7 +112,7 @@ def audit_adapter(
     Args:
         adapter: A folder that peft saved, a safetensors file with its configuration, a zip, or a run.
         base: The base it belongs to; what the adapter names, where that is a bundled model or a hub id.
-        references: Clean adapters for the same task on the same base. Or "auto" ("auto:5" for five, a
+        references: Clean adapters for the same task on the same base. Or "auto" ("auto:8" for eight, a
             `lab.audit.ReferencePlan` for more knobs): some are trained on what the adapter itself answers to
             texts without any prefix, as `lab.audit.references` explains.
         rows: A file of texts of the task, without labels; the run's own data or the base's usual task if "".

@@ -21,7 +21,8 @@ class ReferencePlan(Knobs):
     """How clean references are trained. The cost is about proportional to count, rows and epochs."""
 
     # three tell a string that moves every adapter from one that moves this one; five give thresholds
-    count: int = Field(3, ge=1, le=MOST_REFERENCES, description="how many references")
+    # five, as with fewer nothing says how much is too much
+    count: int = Field(5, ge=1, le=MOST_REFERENCES, description="how many references")
     # half a minute on MiniLM and one core
     rows: int = Field(400, ge=FEWEST_TEXTS, description="texts for each, of which it gets its own draw")
     epochs: float = Field(3.0, gt=0, le=1000, description="passes over them")
@@ -29,7 +30,7 @@ class ReferencePlan(Knobs):
 
 
 def reference_plan(asked: str) -> ReferencePlan | None:
-    """Read "auto" or "auto:5"; None for anything else, which is a path.
+    """Read "auto" or "auto:8"; None for anything else, which is a path.
 
     Raises:
         LabError: The number is none, or out of range.

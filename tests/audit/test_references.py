@@ -96,7 +96,7 @@ def test_a_count_in_range_is_taken_and_any_other_refused_in_a_sentence(count):
 
 
 def test_what_is_asked_is_a_plan_or_paths(tmp_path):
-    assert asked_references("auto") == (ReferencePlan(), [])
+    assert asked_references("auto") == (ReferencePlan(count=5), [])
     assert asked_references(["auto:5"]) == (ReferencePlan(count=5), [])
     assert asked_references(QUICK) == (QUICK, [])
     assert asked_references("a/b") == (None, ["a/b"])

@@ -131,10 +131,10 @@ def test_references_are_runs_or_trained_or_none(page, one, commands):
     app = healthy(page("audit", one, audit="run", run=run, against="train"))
     assert not app.multiselect
     assert "400 texts" in said(app)
-    healthy(named(app.selectbox, "How many").set_value(5).run())
-    assert chosen(app, "train") == "5"
+    healthy(named(app.selectbox, "How many").set_value(8).run())
+    assert chosen(app, "train") == "8"
     healthy(named(app.button, "Audit").click().run())
-    assert [word for word in commands[0] if word.startswith("--reference")] == ["--reference=auto:5"]
+    assert [word for word in commands[0] if word.startswith("--reference")] == ["--reference=auto:8"]
     jobs._started[list_audits(one)[0].path].code = 0
     app = healthy(page("audit", one, audit="run", run=run, against="none"))
     healthy(named(app.button, "Audit").click().run())
