@@ -49,7 +49,7 @@ def main() -> None:
     target = Path(__file__).parents[1] / "data" / "reference" / "2605.30189.csv"
     former = pd.read_csv(target) if target.is_file() else pd.DataFrame(columns=COLUMNS)
     for path in map(Path, sys.argv[1:]):
-        kept = former[former["claim_id"].str.partition(".")[0] != path.stem]
+        kept = former[~former["claim_id"].astype(str).str.startswith(f"{path.stem}.")]
         new = reference(path.stem, pd.read_csv(path))
         former = pd.concat([kept, new], ignore_index=True) if len(kept) else new
     former.to_csv(target, index=False)

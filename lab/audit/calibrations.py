@@ -177,8 +177,7 @@ def load_calibrations(folder: str | Path | None = None) -> dict[str, Calibration
 
 @cache
 def _load(folder: Path) -> dict[str, Calibration]:
-    # a lab that never measured a cohort has none, and gives no calibrated verdict
-    return read_entries(folder, Calibration.model_validate, "calibrations") if folder.is_dir() else {}
+    return read_entries(folder, Calibration.model_validate, "calibrations")
 
 
 #: The registry of calibrations, from name to `Calibration`.
