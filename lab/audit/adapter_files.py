@@ -139,8 +139,16 @@ def open_adapter(path: str | Path) -> AdapterFiles:
             what, and nothing of it was loaded.
     """
     path = Path(path)
+    try:
+        return _open(path)
+    except OSError as error:  # of paths that cannot be asked after: too long, or in a folder that is closed
+        raise LabError(f"There is no adapter at {shown(str(path), 250)} ({error.strerror}).") from None
+
+
+def _open(path: Path) -> AdapterFiles:
     if not path.exists():
-        raise LabError(f"There is no adapter at {path}: give a folder, a safetensors file or a run.")
+        where = shown(str(path), 250)
+        raise LabError(f"There is no adapter at {where}: give a folder, a safetensors file or a run.")
     if path.is_dir() and not (path / CONFIG).exists() and (path / "adapter" / CONFIG).exists():
         if not (path / "adapter").resolve().is_relative_to(path.resolve()):
             raise UnreadableAdapterError("adapter is a link that leaves its folder; it is not followed.")
