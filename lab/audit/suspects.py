@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab.audit.adapter_files import AdapterFiles
-from lab.audit.safetensors_header import UnreadableAdapterError, read_header
+from lab.audit.safetensors_header import UnreadableAdapterError
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _label_names(files: AdapterFiles, labels: Sequence[str]) -> tuple[str, ...]:
         raise UnreadableAdapterError(
             f"{files.name}: task_type is {kind!r}; only SEQ_CLS can be put to texts."
         )
-    shapes = {_plain_name(n): info.shape for n, info in read_header(files.weights).items()}
+    shapes = {_plain_name(n): info.shape for n, info in files.tensors.items()}
     heads = [
         shape[0]
         for name, shape in sorted(shapes.items())
@@ -140,15 +140,9 @@ def _check_fit(files: AdapterFiles, loaded: LoadedBase) -> None:
 
 def _load_whole(files: AdapterFiles, loaded: LoadedBase) -> None:
     """Copy what the adapter brings whole, its head above all, into the base."""
-    from safetensors import safe_open
-
-    from lab.audit.adapter_files import finite
-
-    with safe_open(files.weights, framework="pt") as file:
+    with files.reading() as stored:
         found: dict[str, Any] = {
-            _plain_name(stored): finite(file.get_tensor(stored), stored)
-            for stored in file.keys()  # noqa: SIM118 - not a dict
-            if "lora_" not in stored
+            _plain_name(name): stored.read(name) for name in files.tensors if "lora_" not in name
         }
     own = loaded.model.state_dict()
     for name, tensor in found.items():
@@ -188,19 +182,15 @@ def _plain_config(files: AdapterFiles) -> Any:
 
 def _factors(files: AdapterFiles) -> Mapping[str, torch.Tensor]:
     """The adapter's factors under the names that peft gives them, in float32."""
-    from safetensors import safe_open
-
-    from lab.audit.adapter_files import finite
-
     out = {}
-    with safe_open(files.weights, framework="pt") as file:
+    with files.reading() as stored:
         for module in files.modules.values():
             start = f"base_model.model.{module.name}"
-            for key, stored in (
+            for key, name in (
                 ("lora_A.weight", module.A),
                 ("lora_B.weight", module.B),
                 ("lora_magnitude_vector", module.magnitude),
             ):
-                if stored:
-                    out[f"{start}.{key}"] = finite(file.get_tensor(stored), stored)
+                if name:
+                    out[f"{start}.{key}"] = stored.read(name)
     return out
