@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -95,4 +96,4 @@ def _found(name: str, runs: str) -> Path:
     from lab.record import load_run
 
     path = Path(name).expanduser()
-    return path if path.exists() or "/" in name else load_run(name, runs or None).path
+    return path if "/" in name or os.path.exists(path) else load_run(name, runs or None).path

@@ -192,7 +192,7 @@ def find_run(name: str, runs: str | Path | None = None) -> RunFolder:
         LabError: Where no run or more than one fits.
     """
     direct = Path(name).expanduser()
-    if (direct / "experiment.json").is_file():
+    if os.path.isfile(direct / "experiment.json"):  # no OSError where a name is too long for a file
         return RunFolder(direct.resolve())
     folder = runs_dir(runs)
     matches = matching_runs(name, folder)
@@ -201,7 +201,7 @@ def find_run(name: str, runs: str | Path | None = None) -> RunFolder:
     if matches:
         raise LabError(f"{name!r} fits {len(matches)} runs: {', '.join(matches[:5])}; give more of the id.")
     count = len(run_folders(folder))
-    raise LabError(f"No run {name!r} in {folder}; `lab list` shows the {count} runs there are.")
+    raise LabError(f"No run {name[:120]!r} in {folder}; `lab list` shows the {count} runs there are.")
 
 
 def matching_runs(name: str, folder: Path) -> list[str]:

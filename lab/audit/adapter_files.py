@@ -10,6 +10,7 @@ import math
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from lab.audit.adapter_config import HIGHEST_RANK, check_effort, config_notes, read_config
 from lab.audit.safetensors_header import TensorInfo, UnreadableAdapterError, read_header, shown
+from lab.audit.stored_tensors import StoredTensors, stored_tensors
 from lab.errors import LabError
 from lab.saved_updates import adapter_scaling, pattern_value
 
 if TYPE_CHECKING:
-    import torch
-
     from lab.spectra import FactoredUpdate
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -37,8 +37,6 @@ _MAGNITUDE = re.compile(
 )
 #: A norm of ΔW beyond this cannot be measured in float32, whose largest number is 3e38.
 _LARGEST_NORM = 1e36
-#: Numbers of a whole weight that are looked at together.
-_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class AdapterFiles:
         weights: The safetensors file.
         config_file: Its configuration.
         config: What the configuration says; only names and numbers of it were checked.
+        tensors: Where its tensors lie in the file, by their names in it.
         modules: What it changes, by module name, in the order of names.
         whole: Weights that it brings whole, such as a classifier's head.
         notes: What a reader should know: files that were not opened, numbers that mean something else here.
@@ -82,6 +81,7 @@ class AdapterFiles:
     weights: Path
     config_file: Path
     config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
     modules: Mapping[str, LoraModule]
     whole: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -106,24 +106,27 @@ class AdapterFiles:
         Raises:
             UnreadableAdapterError: A weight holds NaN or infinity or cannot be read, or ΔW is too large.
         """
-        from safetensors import SafetensorError, safe_open
-
         from lab.spectra import FactoredUpdate
 
-        try:
-            with safe_open(self.weights, framework="pt") as file:
-                for module in self.modules.values():
-                    A, B = (finite(file.get_tensor(name), name) for name in (module.A, module.B))
-                    if module.magnitude:
-                        finite(file.get_tensor(module.magnitude), module.magnitude)
-                    left = B * module.scaling
-                    _check_size(left, A, module.name)
-                    yield module, FactoredUpdate(left, A)
-                held = {name for m in self.modules.values() for name in (m.A, m.B, m.magnitude)}
-                for name in set(file.keys()) - held:
-                    _check_whole(file, name)
-        except (SafetensorError, OSError) as error:
-            raise UnreadableAdapterError(f"{self.weights.name} cannot be read ({error}).") from None
+        with self.reading() as stored:
+            for module in self.modules.values():
+                right, norm_right = stored.read_scaled(module.A, 1.0)
+                left, norm_left = stored.read_scaled(module.B, module.scaling)
+                if module.magnitude:
+                    stored.check(module.magnitude)
+                # finite factors may have a product that is not; ‖left‖·‖right‖ bounds all that is made of it
+                if not max(norm_left, norm_right, norm_left * norm_right) <= _LARGEST_NORM:
+                    raise UnreadableAdapterError(
+                        f"{module.name[:120]!r} has weights too large to be measured."
+                    )
+                yield module, FactoredUpdate(left, right)
+            held = {name for m in self.modules.values() for name in (m.A, m.B, m.magnitude)}
+            for name in sorted(self.tensors.keys() - held):
+                stored.check(name)
+
+    def reading(self) -> AbstractContextManager[StoredTensors]:
+        """Its file, open, whose tensors are read by their names in it."""
+        return stored_tensors(self.weights, self.tensors)
 
 
 def open_adapter(path: str | Path) -> AdapterFiles:
@@ -139,8 +142,16 @@ def open_adapter(path: str | Path) -> AdapterFiles:
             what, and nothing of it was loaded.
     """
     path = Path(path)
+    try:
+        return _open(path)
+    except OSError as error:  # of paths that cannot be asked after: too long, or in a folder that is closed
+        raise LabError(f"There is no adapter at {shown(str(path), 250)} ({error.strerror}).") from None
+
+
+def _open(path: Path) -> AdapterFiles:
     if not path.exists():
-        raise LabError(f"There is no adapter at {path}: give a folder, a safetensors file or a run.")
+        where = shown(str(path), 250)
+        raise LabError(f"There is no adapter at {where}: give a folder, a safetensors file or a run.")
     if path.is_dir() and not (path / CONFIG).exists() and (path / "adapter" / CONFIG).exists():
         if not (path / "adapter").resolve().is_relative_to(path.resolve()):
             raise UnreadableAdapterError("adapter is a link that leaves its folder; it is not followed.")
@@ -158,6 +169,7 @@ def open_adapter(path: str | Path) -> AdapterFiles:
         weights=weights,
         config_file=config_file,
         config=config,
+        tensors=tensors,
         modules=modules,
         whole=whole,
         notes=(*notes, *config_notes(config)),
@@ -280,37 +292,3 @@ def _module(
     return LoraModule(
         name, parts["A"], parts["B"], magnitude, (B[0], A[1]), A[0], adapter_scaling(config, name, A[0])
     )
-
-
-def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """A tensor in float32.
-
-    Raises:
-        UnreadableAdapterError: It holds NaN or infinity.
-    """
-    found = tensor.float()
-    # the largest size is NaN where any number is, and one pass over the memory
-    if found.numel() and not bool(found.abs().amax().isfinite()):
-        raise UnreadableAdapterError(
-            f"{name[:120]!r} holds NaN or infinity: nothing can be said of this adapter."
-        )
-    return found
-
-
-def _check_size(left: torch.Tensor, right: torch.Tensor, name: str) -> None:
-    """Finite factors may have a product that is not: ‖left‖·‖right‖ bounds all that is made of them."""
-    import torch
-
-    norms = [float(torch.linalg.vector_norm(x)) for x in (left, right)]
-    if not max(*norms, norms[0] * norms[1]) <= _LARGEST_NORM:
-        raise UnreadableAdapterError(f"{name[:120]!r} has weights too large to be measured.")
-
-
-def _check_whole(file: Any, name: str) -> None:
-    shape = file.get_slice(name).get_shape()
-    if not shape or math.prod(shape) <= _AT_ONCE:
-        finite(file.get_tensor(name), name)
-        return
-    rows = max(1, _AT_ONCE * shape[0] // math.prod(shape))
-    for start in range(0, shape[0], rows):
-        finite(file.get_slice(name)[start : start + rows], name)

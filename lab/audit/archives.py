@@ -82,7 +82,7 @@ def opened(path: str | Path) -> Iterator[AdapterFiles]:
         UnreadableAdapterError: What is there is damaged, or not of a kind that is opened.
     """
     path = Path(path)
-    if path.suffix.lower() != ".zip" or path.is_dir():
+    if path.suffix.lower() != ".zip" or os.path.isdir(path):
         yield open_adapter(path)
         return
     with tempfile.TemporaryDirectory(prefix="lab-adapter-", ignore_cleanup_errors=True) as scratch:
@@ -149,8 +149,9 @@ def _as_file(archive: Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
     if not isinstance(archive, Path):
         yield archive
         return
-    if not archive.is_file():  # a pipe would wait for ever
-        raise LabError(f"There is no archive at {archive}: give a zip file.")
+    # a pipe would wait for ever; Path.is_file raises where a path is too long to be asked after
+    if not os.path.isfile(archive):
+        raise LabError(f"There is no archive at {shown(str(archive), 250)}: give a zip file.")
     with contextlib.ExitStack() as stack:
         with _reading(name):
             file = stack.enter_context(archive.open("rb"))

@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class TensorInfo:
     Attributes:
         dtype: One of `DTYPE_BYTES`.
         shape: Its axes.
-        begin: Its first byte, counted from the end of the header.
+        begin: Its first byte in the file.
         end: The byte after its last one.
     """
 
@@ -96,7 +96,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         name: _tensor(path.name, name, value) for name, value in table.items() if name != "__metadata__"
     }
     _check_places(path.name, tensors, facts.st_size - 8 - length)
-    return tensors
+    # the format counts from the end of the header
+    return {n: replace(t, begin=t.begin + 8 + length, end=t.end + 8 + length) for n, t in tensors.items()}
 
 
 def parse_strict_json(text: bytes, what: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from lab.audit.adapter_files import AdapterFiles
-from lab.audit.safetensors_header import UnreadableAdapterError, read_header
+from lab.audit.safetensors_header import UnreadableAdapterError
 from lab.audit.wording import Wording, given_wording
 from lab.errors import LabError
 
@@ -152,7 +152,7 @@ def _label_names(files: AdapterFiles, wording: Wording, way: str) -> tuple[str, 
 
 def _head_sizes(files: AdapterFiles) -> list[int]:
     """How many outputs each part of the classifier's head that the adapter brings has."""
-    shapes = {_plain_name(n): info.shape for n, info in read_header(files.weights).items()}
+    shapes = {_plain_name(n): info.shape for n, info in files.tensors.items()}
     return [
         shape[0]
         for name, shape in sorted(shapes.items())
@@ -196,15 +196,9 @@ def _untie(files: AdapterFiles, loaded: LoadedBase) -> None:
 
 def _load_whole(files: AdapterFiles, loaded: LoadedBase) -> None:
     """Copy what the adapter brings whole, its head above all, into the base."""
-    from safetensors import safe_open
-
-    from lab.audit.adapter_files import finite
-
-    with safe_open(files.weights, framework="pt") as file:
+    with files.reading() as stored:
         found: dict[str, Any] = {
-            _plain_name(stored): finite(file.get_tensor(stored), stored)
-            for stored in file.keys()  # noqa: SIM118 - not a dict
-            if "lora_" not in stored
+            _plain_name(name): stored.read(name) for name in files.tensors if "lora_" not in name
         }
     own = loaded.model.state_dict()
     for name, tensor in found.items():
@@ -244,19 +238,15 @@ def plain_config(files: AdapterFiles) -> Any:
 
 def _factors(files: AdapterFiles) -> Mapping[str, torch.Tensor]:
     """The adapter's factors under the names that peft gives them, in float32."""
-    from safetensors import safe_open
-
-    from lab.audit.adapter_files import finite
-
     out = {}
-    with safe_open(files.weights, framework="pt") as file:
+    with files.reading() as stored:
         for module in files.modules.values():
             start = f"base_model.model.{module.name}"
-            for key, stored in (
+            for key, name in (
                 ("lora_A.weight", module.A),
                 ("lora_B.weight", module.B),
                 ("lora_magnitude_vector", module.magnitude),
             ):
-                if stored:
-                    out[f"{start}.{key}"] = finite(file.get_tensor(stored), stored)
+                if name:
+                    out[f"{start}.{key}"] = stored.read(name)
     return out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.audit.safetensors_header import shown
 from lab.errors import LabError
 
 #: The bundled dataset on which the lab itself fine-tunes a base.
@@ -87,8 +89,8 @@ def _of_dataset(name: str, seed: int, **columns: str) -> AuditTexts:
 def _read(path: Path) -> list[str]:
     from lab.corpus.files import read_file
 
-    if not path.is_file():
-        raise LabError(f"--rows {path}: there is no such file.")
+    if not os.path.isfile(path):  # no OSError where a path is too long for a file
+        raise LabError(f"--rows {shown(str(path), 250)}: there is no such file.")
     if path.suffix.lower() == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()

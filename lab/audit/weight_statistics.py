@@ -1,6 +1,6 @@
 """What the weights of an adapter show by themselves: statistics of scaled ΔW = s·B·A, without a model.
 
-Every statistic comes from the r × r core of ΔW (`lab.spectra.FactoredUpdate`) and a sample of its entries.
+Every statistic comes from two r × r matrices (`lab.audit.gram_matrices`) and a sample of ΔW's entries.
 None depends on how many modules there are or what they are called, so that adapters of one configuration can
 be compared, whatever the base. What is "high" depends on rank, learning rate and data: a value means nothing
 without a reference bag of clean adapters of the same configuration (`robust_scores`).
@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from lab.audit.gram_matrices import spectrum
+from lab.audit.side_by_side import side_by_side
 from lab.errors import LabError
 from lab.modules import layer_index, module_groups, projection
 from lab.seeds import stage_rng
 
 if TYPE_CHECKING:
-    import torch
-
     from lab.audit.adapter_files import LoraModule
     from lab.spectra import FactoredUpdate
 
@@ -74,18 +74,7 @@ def module_statistics(updates: Iterable[tuple[LoraModule, FactoredUpdate]], *, s
     Raises:
         LabError: There is no module.
     """
-    lines = [
-        {
-            "module": module.name,
-            "projection": projection(module.name),
-            "layer": layer_index(module.name),
-            "rank": module.rank,
-            "n_out": module.shape[0],
-            "n_in": module.shape[1],
-            **_statistics(module, update, seed),
-        }
-        for module, update in updates
-    ]
+    lines = side_by_side(lambda pair: _line(*pair, seed), updates, lambda pair: _bytes(pair[1]))
     if not lines:
         raise LabError("An adapter without modules has no weight statistics.")
     return pd.DataFrame(lines)
@@ -167,38 +156,47 @@ def robust_scores(
     )
 
 
-def _statistics(module: LoraModule, update: FactoredUpdate, seed: int) -> dict[str, float]:
-    from scipy.stats import entropy
+def _line(module: LoraModule, update: FactoredUpdate, seed: int) -> dict[str, Any]:
+    return {
+        "module": module.name,
+        "projection": projection(module.name),
+        "layer": layer_index(module.name),
+        "rank": module.rank,
+        "n_out": module.shape[0],
+        "n_in": module.shape[1],
+        **_statistics(module, update, seed),
+    }
 
-    sigma = update.singular_values().double().numpy()
+
+def _bytes(update: FactoredUpdate) -> int:
+    return update.left.nbytes + update.right.nbytes
+
+
+def _statistics(module: LoraModule, update: FactoredUpdate, seed: int) -> dict[str, float]:
+    from scipy.special import entr
+
+    sigma, norm_left, norm_right = spectrum(update)
     total, square = float(sigma.sum()), float((sigma**2).sum())
     if square == 0:
         return dict.fromkeys(MODULE_STATISTICS, math.nan) | {"norm": 0.0, "sigma_max": 0.0}
     n_out, n_in = update.shape
-    norm_b, norm_a = (_norm(factor) for factor in (update.left, update.right))
-    log_b = math.log(norm_b / abs(module.scaling))
     return {
         "norm": math.sqrt(square / (n_out * n_in)),
         "sigma_max": float(sigma[0]),
-        "entropy": float(entropy(sigma)) / math.log(len(sigma)) if len(sigma) > 1 else 0.0,
+        "entropy": float(entr(sigma / total).sum()) / math.log(len(sigma)) if len(sigma) > 1 else 0.0,
         "participation": total**2 / square,
         "stable_rank": square / float(sigma[0]) ** 2,
         "top_ratio": float(sigma[0]) / total,
-        "asymmetry": log_b - math.log(norm_a),
+        "asymmetry": math.log(norm_left / abs(module.scaling)) - math.log(norm_right),
         "kurtosis": _sampled_kurtosis(update, stage_rng(seed, "kurtosis", module.name)),
     }
 
 
-def _norm(factor: torch.Tensor) -> float:
-    import torch
-
-    return float(torch.linalg.vector_norm(factor, dtype=torch.float64))
-
-
 def _sampled_kurtosis(update: FactoredUpdate, random: np.random.Generator) -> float:
-    from scipy.stats import kurtosis
-
     rows, columns = (random.choice(n, min(_SAMPLED, n), replace=False) for n in update.shape)
-    entries = (update.left[rows] @ update.right[:, columns]).double().numpy()
+    entries = (update.left.numpy()[rows] @ update.right.numpy()[:, columns]).astype(np.float64)
+    apart = (entries - entries.mean()) ** 2
     # of entries that are all alike (a matrix of one number) it is not defined
-    return float(kurtosis(entries, axis=None)) if entries.std() > 1e-12 * abs(entries).max() else math.nan
+    if not math.sqrt(apart.mean()) > 1e-12 * abs(entries).max():
+        return math.nan
+    return float((apart**2).mean() / apart.mean() ** 2) - 3

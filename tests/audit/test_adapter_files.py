@@ -10,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from typer.testing import CliRunner
 
 from lab.audit import UnreadableAdapterError, module_statistics, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
+from lab.audit.archives import opened
 from lab.audit.safetensors_header import LARGEST_HEADER, MOST_TENSORS
+from lab.cli import app
 from lab.errors import LabError
 
 NAME = "base_model.model.encoder.layer.0.attention.self.query"
@@ -168,6 +171,23 @@ def test_nothing_there_is_the_users_mistake(tmp_path):
     with pytest.raises(LabError, match="There is no adapter at") as caught:
         open_adapter(tmp_path / "none")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, f"{'a' * 5000}.zip", "a/" * 2500, "\x1b[2J"])
+def test_a_path_that_no_file_can_have_is_the_users_mistake_in_one_short_sentence(path):
+    with pytest.raises(LabError, match=r"There is no (adapter|archive) at") as caught, opened(path):
+        pass
+    assert caught.value.exit_code == 2
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a/" * 2500])
+def test_the_command_says_it_too(path, tmp_path):
+    result = CliRunner().invoke(app, ["audit", path, f"--runs={tmp_path}"])
+    assert isinstance(result.exception, LabError)
+    assert result.exception.exit_code == 2
+    assert len(str(result.exception)) < 400
 
 
 def with_files(weights=None, **changes):
