@@ -10,6 +10,7 @@ import pytest
 from lab import figures
 from lab.errors import LabError
 from lab.figures import style
+from lab.probe import PATCHING_COLUMNS
 from lab.tables import MEASURE_COLUMNS, SPECTRUM_COLUMNS
 
 OF_MEASURES = ["generalization_row", "near_miss_ladder", "training_curves"]
@@ -24,6 +25,7 @@ NOTHING = [
     *[(name, pd.DataFrame(columns=ALIGNMENT), ()) for name in OF_ALIGNMENT],
     ("answer_bars", pd.DataFrame(columns=["model", "condition", "prediction", "label", "probability"]), ()),
     ("attention_map", pd.DataFrame(columns=ATTENTION), ()),
+    ("patching_map", pd.DataFrame(columns=list(PATCHING_COLUMNS)), ()),
     ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),
     ("token_importance", pd.DataFrame(columns=["token", "start", "end", "importance"]), ()),
     ("defense_frontier", pd.DataFrame(columns=["arm", "seed", "clean_accuracy", "excess_asr"]), ()),
