@@ -33,8 +33,8 @@ _TITLES = {
     "weights": "Where the backdoor is written: weights exchanged with the clean twin's",
 }
 _HELP = {
-    "activations": "Asks both models once per cell; the slower way, which sees what passes through a part.",
-    "weights": "Asks both models once per cell; the cheaper way, which sees what a matrix itself does.",
+    "activations": "Asks a model once per cell; sees what passes through a part.",
+    "weights": "Asks a model once per cell; sees what the matrices of a part do themselves.",
 }
 _EFFECT = (
     "0 means that the patched model reaches the target as often as the clean twin, 1 as often as the "

@@ -14,7 +14,7 @@ from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, pri
 def patch_command(
     name: Annotated[str, typer.Argument(help="A run with a clean twin, as `lab show` finds it.")],
     method: Annotated[
-        str, typer.Option(help="What is exchanged: activations, or the cheaper weights.")
+        str, typer.Option(help="What is exchanged: activations, or weights (ΔW).")
     ] = "activations",
     projections: Annotated[
         list[str] | None,

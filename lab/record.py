@@ -283,7 +283,7 @@ class Run:
         """Where the backdoor sits: attack success with parts of the clean twin in this model, and back.
 
         Args:
-            method: "activations", or the cheaper "weights".
+            method: "activations", or "weights" to exchange ΔW.
             rows: How many triggered rows to ask.
             split: "validation", so that nothing is chosen on test rows, or "test".
             device: "auto", "cpu", "cuda" or "mps".

@@ -91,7 +91,7 @@ class Figures:
         """Which projections in which layers carry the backdoor; asks the model and its clean twin.
 
         Args:
-            method: "activations", or the cheaper "weights".
+            method: "activations", or "weights" to exchange ΔW.
             **asked: Further arguments of `lab.Run.patching`: rows, width and so on.
         """
         from lab import figures

@@ -17,7 +17,7 @@ _COLUMNS = ("direction", "projection", "first_layer", "last_layer", "n", "asr", 
 _UNPATCHED = "none"
 _NUMBERS_UP_TO = 14  # windows: beyond, numbers in the cells would touch
 _ROW = 30  # pixels
-_HEAD = 96  # pixels around each panel, for its title and its axis
+_HEAD = 104  # pixels around each panel, for its title and its axis
 
 #: What a panel's direction asks.
 _ASKS = {
@@ -63,7 +63,7 @@ def patching_map(table: pd.DataFrame) -> go.Figure:
         _add_panel(figure, cells[cells["direction"] == direction], names, windows, number)
     last = len(directions)
     figure.update_xaxes(title_text=f"layers whose part is exchanged{rows_said(cells['n'])}", row=last, col=1)
-    figure.update_annotations(font_size=13, xanchor="left", x=0)
+    figure.update_annotations(font_size=13, xanchor="left", x=0, align="left")
     return figure
 
 
@@ -76,13 +76,13 @@ def _panels(directions: list[str], lines: int, rows: pd.DataFrame) -> go.Figure:
         cols=1,
         vertical_spacing=_HEAD / height if len(directions) > 1 else 0,
         subplot_titles=[_title(direction, rows[rows["direction"] == direction]) for direction in directions],
-        figure=style.new_figure(height=height, margin={"l": 12, "t": 64}),
+        figure=style.new_figure(height=height, margin={"l": 12, "t": style.BUTTONS + 48}),
     )
 
 
 def _title(direction: str, rows: pd.DataFrame) -> str:
     alone = rows[rows["projection"] == _UNPATCHED]
-    said = f" (unpatched: attack success {share(float(alone['asr'].iloc[-1]))})" if len(alone) else ""
+    said = f"<br>unpatched: attack success {share(float(alone['asr'].iloc[-1]))}" if len(alone) else ""
     return _ASKS.get(direction, safe_text(direction, 80)) + said
 
 

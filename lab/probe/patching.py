@@ -16,7 +16,7 @@ in a window of neighbouring layers, and there are two ways to put it in:
   what the donor's gave out on the same tokens, at every position. That carries along all that the donor did
   in the layers before, so effects reach downstream of where the weights differ.
 - "weights": the modules get the donor's parameters, which for two adapters on one base exchanges their ΔW.
-  That is cheaper, needs no memory, and shows only what these very matrices do.
+  That keeps no activations, takes about as long, and shows only what these very matrices do.
 
 The classifier's head is no projection. Its output is the answer, so patching its activations would say
 nothing: with "activations" each recipient keeps its own head, and even with every projection of every layer

@@ -58,8 +58,8 @@ def test_each_direction_has_a_panel_with_every_part_once(table):
 def test_a_panel_says_what_it_asks_and_what_the_model_does_unpatched(table):
     titles = [annotation.text for annotation in patching_map(table).layout.annotations]
     assert titles[0].startswith("Clean part in the poisoned model: low where the backdoor needs it")
-    assert titles[0].endswith("(unpatched: attack success 90.0 %)")
-    assert titles[1].endswith("(unpatched: attack success 10.0 %)")
+    assert titles[0].endswith("<br>unpatched: attack success 90.0 %")
+    assert titles[1].endswith("<br>unpatched: attack success 10.0 %")
 
 
 def test_the_hover_has_rate_interval_n_and_margin(table):
