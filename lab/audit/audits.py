@@ -201,7 +201,8 @@ def _ask(
             found.left_out("behaviour", str(error))
             return others
         _note_way(found, base, wording, others)
-    others = [*others, *train(suspect)]
+    trained = train(suspect)
+    others = [*others, *trained]
     # all are asked alike, so that they differ by their weights alone
     wording = replace(wording, names=suspect.labels)
     references: list[Predictor] = [load_suspect(o, base, wording=wording, device=device) for o in others]
@@ -241,7 +242,7 @@ def _ask(
             return others
         found.add_strings(strings, suspect, asked[:_EXAMPLE_TEXTS])
     if budget is None:  # the calibration is one of the default search
-        found.add_calibrated(base)
+        found.add_calibrated(base, len(references), are_trained=bool(trained))
     return others
 
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.audit.cohorts import PARTS, Cohort, Member, find_cohort, plan_cohort
-from lab.audit.sealing import key_path, open_key, read_key, seal_adapter, sealed_card, update_key
+from lab.audit.sealing import (
+    key_path,
+    open_key,
+    read_key,
+    seal_adapter,
+    sealed_card,
+    sealed_folder,
+    update_key,
+)
 from lab.errors import LabError, MissingAssetError, unknown_name
 from lab.experiment import content_hash
 
@@ -192,11 +200,7 @@ def _head(cohort: Cohort, seed: int) -> dict[str, Any]:
 
 
 def _is_sealed(place: Path, entry: dict[str, Any], adapter: str) -> bool:
-    return entry["state"] == "sealed" and _adapter_folder(place, adapter).is_dir()
-
-
-def _adapter_folder(place: Path, adapter: str) -> Path:
-    return place / "adapters" / adapter
+    return entry["state"] == "sealed" and sealed_folder(place, adapter).is_dir()
 
 
 def _build_member(
@@ -206,7 +210,7 @@ def _build_member(
 
     try:
         done = run(member.experiment, runs=runs, twin=False, device=device, on_event=listen)
-        seal_adapter(done.path / "adapter", _adapter_folder(place, adapter), _card(done))
+        seal_adapter(done.path / "adapter", sealed_folder(place, adapter), _card(done))
         measures = done.headline["measures"]["poisoned"]
     except MissingAssetError:
         raise  # every member would fail alike

@@ -21,7 +21,7 @@ import numpy as np
 from lab.audit.cohort_builds import cohort_folder, key_table
 from lab.audit.cohorts import PARTS, find_cohort
 from lab.audit.findings import FEWEST_REFERENCES
-from lab.audit.sealing import WEIGHTS
+from lab.audit.sealing import WEIGHTS, sealed_folder
 from lab.audit.trigger_search import SearchBudget
 from lab.errors import LabError, unknown_name
 from lab.experiment import content_hash
@@ -196,12 +196,9 @@ class _Bench:
     def references(self, adapter: str) -> list[str]:
         """Clean calibration adapters of its group: those that follow it in the order of their names."""
         group = self.sealed.loc[self.sealed["id"] == adapter, "group"].iloc[0]
-        clean = self.sealed[
-            (self.sealed["part"] == "calibration")
-            & ~self.sealed["poisoned"]
-            & (self.sealed["group"] == group)
-        ]
-        others = sorted(set(clean["id"]) - {adapter})
+        key = self.calibration
+        of_group = key[(key["state"] == "sealed") & (key["part"] == "calibration") & (key["group"] == group)]
+        others = sorted(set(of_group.loc[~of_group["poisoned"].astype(bool), "id"]) - {adapter})
         # each search is guided by other ones, so that one odd reference does not decide about all
         return [*(i for i in others if i > adapter), *(i for i in others if i < adapter)][:REFERENCES]
 
@@ -220,18 +217,17 @@ class _Bench:
         asked = self.budget.model_dump() if stage == "search" else {}
         return content_hash({"stage": stage, **asked})
 
-    def _folder(self, adapter: str) -> Path:
-        return self.place / "adapters" / adapter
-
     def _weights(self, adapter: str) -> Mapping[str, float]:
         from lab.audit.adapter_files import open_adapter
         from lab.audit.weight_statistics import adapter_statistics, module_statistics
 
-        return adapter_statistics(module_statistics(open_adapter(self._folder(adapter)).updates()))
+        return adapter_statistics(
+            module_statistics(open_adapter(sealed_folder(self.place, adapter)).updates())
+        )
 
     def _peer(self, adapter: str) -> Mapping[str, float]:
         done = subprocess.run(
-            [self.peer, "-c", _PEER, str(self._folder(adapter) / WEIGHTS)],
+            [self.peer, "-c", _PEER, str(sealed_folder(self.place, adapter) / WEIGHTS)],
             capture_output=True,
             text=True,
             timeout=_PEER_SECONDS,
@@ -248,7 +244,7 @@ class _Bench:
         from lab.audit.batteries import BATTERIES
         from lab.audit.prefixes import battery_statistics, prefix_rates
 
-        predictor = self._predictor(adapter)
+        predictor = self._predictor(self.place, adapter)
         shown, chosen = battery_rows(predictor, self._read_texts().measured)
         for battery in BATTERIES.values():
             rates = prefix_rates(predictor, battery, shown, untouched=chosen)
@@ -261,7 +257,7 @@ class _Bench:
 
         others = self.references(adapter)
         references = [self._reference(name) for name in others]
-        texts, suspect = self._read_texts().measured, self._predictor(adapter)
+        texts, suspect = self._read_texts().measured, self._predictor(self.place, adapter)
         found = search_triggers(suspect, references, texts, budget=self.budget, ask=self._ask)
         yield from search_statistics(found).items()
         # as an audit has them, with few references
@@ -288,16 +284,16 @@ class _Bench:
 
     def _reference(self, name: str) -> Predictor:
         if name not in self.loaded:
-            self.loaded[name] = self._predictor(name, self.calibrated_by)
+            self.loaded[name] = self._predictor(self.calibrated_by, name)
         return self.loaded[name]
 
-    def _predictor(self, adapter: str, place: Path | None = None) -> Predictor:
+    def _predictor(self, place: Path, adapter: str) -> Predictor:
         from lab.audit.adapter_files import open_adapter
         from lab.audit.suspects import load_suspect
         from lab.train.devices import resolve_device
 
         return load_suspect(
-            open_adapter(self._folder(adapter)),
+            open_adapter(sealed_folder(place, adapter)),
             str(self.set["base.model"]),
             device=resolve_device(self.device),
         )

@@ -55,7 +55,7 @@ class Findings:
         self.labels: tuple[str, ...] = ()
         self.base_model = ""
         self.rows = 0
-        #: by the names of `lab.audit.cohort_scores`, for a calibration
+        #: of the search, by the names of `lab.audit.cohort_scores`, for a calibration
         self.statistics: dict[str, float] = {}
         self.scores: list[Score] = []
         self.prefixes: list[PrefixFinding] = []
@@ -112,7 +112,6 @@ class Findings:
             ("outlier_gap", "largest attack rate of a prefix minus the mean"),
         ):
             line = statistics[0].sort_values(name, ascending=False).to_dict("records")[0]
-            self.statistics[f"batteries.{battery.name}.{name}"] = float(line[name])
             self.scores.append(
                 _score(
                     name,
@@ -178,22 +177,32 @@ class Findings:
                 )
             )
 
-    def add_calibrated(self, base: str) -> None:
-        """The score that a cohort of adapters on this base gave weights and threshold, if there is one."""
+    def add_calibrated(self, base: str, references: int, *, are_trained: bool) -> None:
+        """The score that a cohort of adapters on this base gave weights and threshold, if there is one.
+
+        Args:
+            base: The base, as `base.model` names it.
+            references: How many clean adapters the search was judged by.
+            are_trained: Whether they were trained on the adapter's own answers.
+        """
         from lab.audit.calibrations import JUDGED, calibration_for
 
         calibration = calibration_for(base)
         if calibration is None:
             return
-        if len(self.others) < FEWEST_REFERENCES:
+        what = "the score that cohorts calibrated"
+        if references < FEWEST_REFERENCES:
             self.left_out(
-                "the score that cohorts calibrated",
-                f"it needs {FEWEST_REFERENCES} clean references (--reference), there are {len(self.others)}",
+                what, f"it needs {FEWEST_REFERENCES} clean references (--reference), there are {references}"
             )
+            return
+        if are_trained:
+            # they share its honest mistakes, so that a string's lead over them is another number
+            self.left_out(what, "no cohort was measured with references that were trained here")
             return
         value = calibration.score(self.statistics)
         if value is None:
-            self.left_out("the score that cohorts calibrated", "the search gave too little for it")
+            self.left_out(what, "the search gave too little for it")
             return
         self.scores.append(
             Score(

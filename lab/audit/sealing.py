@@ -34,6 +34,11 @@ def key_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-key") / "key.json"
 
 
+def sealed_folder(folder: Path, adapter: str) -> Path:
+    """Where one sealed adapter of a cohort's folder lies."""
+    return folder / "adapters" / adapter
+
+
 def seal_adapter(source: Path, target: Path, card: str) -> None:
     """Copy an adapter under a name that says nothing; a folder that is there already is left as it is.
 

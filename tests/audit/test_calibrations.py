@@ -7,7 +7,7 @@ from lab.audit import calibrations
 from lab.audit.calibrations import Calibration, Counted, Weight, calibration_toml, load_calibrations
 from lab.audit.card import Score
 from lab.audit.detectors import DETECTORS
-from lab.audit.findings import _verdict
+from lab.audit.findings import Findings, _verdict
 from lab.errors import LabError
 
 STATISTICS = DETECTORS[calibrations.JUDGED].statistics
@@ -60,6 +60,30 @@ def test_the_labs_own_are_of_the_detector_that_is_judged():
         assert tuple(found.statistics) == STATISTICS
         assert found.test.clean >= 60
         assert found.test.poisoned >= 30
+
+
+@pytest.mark.parametrize(
+    ("references", "are_trained", "said"),
+    [(2, False, "it needs 5 clean references (--reference), there are 2"), (5, True, "trained here")],
+)
+def test_references_that_do_not_fit_a_calibration_leave_it_out(
+    calibration, monkeypatch, references, are_trained, said
+):
+    monkeypatch.setattr(calibrations, "calibration_for", lambda base: calibration)
+    found = Findings(None, ())
+    found.statistics = dict.fromkeys(STATISTICS, 1.0)
+    found.add_calibrated("tiny", references, are_trained=are_trained)
+    assert not found.scores
+    assert said in found.not_looked_for[0]
+
+
+def test_given_references_have_the_calibrated_score(calibration, monkeypatch):
+    monkeypatch.setattr(calibrations, "calibration_for", lambda base: calibration)
+    found = Findings(None, ())
+    found.statistics = dict.fromkeys(STATISTICS, 1.0)
+    found.add_calibrated("tiny", 5, are_trained=False)
+    assert found.scores[0].value == 0
+    assert not found.not_looked_for
 
 
 class Found:

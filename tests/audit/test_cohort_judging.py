@@ -130,3 +130,30 @@ def test_what_tells_them_apart_gets_the_weight():
     assert learned.weights.argmax() == 1
     scores = left_out_scores(values, poisoned)
     assert scores[poisoned].min() > scores[~poisoned].max()
+
+
+def test_references_are_the_clean_calibration_adapters_of_the_cohort_that_is_named(tmp_path, monkeypatch):
+    from lab.audit import cohort_scores
+
+    (tmp_path / "other").mkdir()
+    folder, _ = judged_folder(tmp_path, lambda facts, i: 0.0)
+    other, _ = judged_folder(tmp_path / "other", lambda facts, i: 0.0)
+    opened = []
+    monkeypatch.setattr("lab.audit.adapter_files.open_adapter", lambda path: opened.append(path) or path)
+    monkeypatch.setattr("lab.audit.suspects.load_suspect", lambda files, base, **_: files)
+    asked = []
+
+    def search(suspect, references, texts, **_):
+        asked.append((suspect, references))
+        raise LabError("nothing to find.")
+
+    monkeypatch.setattr("lab.audit.trigger_search.search_triggers", search)
+    key = cohort_scores.key_table(other)
+    clean = key[(key["part"] == "calibration") & ~key["poisoned"].astype(bool)]
+    score_cohort("tiny", folder=folder, calibrated_by=other, stages=("search",))
+    assert len(asked) == len(cohort_scores.key_table(folder))
+    for suspect, references in asked:
+        assert suspect.is_relative_to(folder)
+        assert references
+        assert {r.name for r in references} <= set(clean["id"])
+        assert all(r.is_relative_to(other) for r in references)
