@@ -12,7 +12,7 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, check_csv, print_json
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, check_csv, print_json, write_csv
 from lab.cli_patch import patch_command
 
 app = typer.Typer(
@@ -156,7 +156,6 @@ def sweep_command(
     from lab.console import ProgressView, print_sweep
     from lab.errors import unknown_name
     from lab.experiment import parse_assignments
-    from lab.files import writing_to
     from lab.presets import SweepPlan, is_sweep, load_experiment, load_sweep
     from lab.sweeps import sweep
     from lab.tables import MEASURE_KINDS
@@ -190,8 +189,7 @@ def sweep_command(
             on_event=view,
         )
     if csv:
-        with writing_to(csv, choose="another file with --csv"):
-            table.to_csv(csv, index=False)
+        write_csv(table, csv)
     if as_json:
         print_json(json.loads(table.to_json(orient="records")))
     else:

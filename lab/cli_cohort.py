@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, print_json
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json, write_csv
 
 cohort_app = typer.Typer(
     help="Build populations of clean and poisoned adapters with a key, to measure detectors on.",
@@ -122,11 +122,12 @@ def judge_command(
     """Say how well each detector tells poisoned adapters from clean ones, on the test part."""
     from lab.audit.cohort_judging import judge_cohort, recall_by
     from lab.console.cohorts import print_detectors, print_recall
-    from lab.files import write_text
 
+    if csv is not None:
+        check_csv(csv)
     table = judge_cohort(name, folder=folder, calibrated_by=calibrated_by)
     if csv is not None:
-        write_text(csv, table.to_csv(index=False, float_format="%.4f"))
+        write_csv(table, csv)
     if as_json:
         print_json(json.loads(table.to_json(orient="records")))
         return

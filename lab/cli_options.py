@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RunsOption = Annotated[
     str, typer.Option("--runs", help="The runs folder (default: LAB_RUNS, the nearest runs/, or ./runs).")
@@ -21,6 +24,14 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 def print_json(content: Any) -> None:
     """Print one JSON document to standard output."""
     typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table, with all digits, to the file that `--csv` names."""
+    from lab.files import writing_to
+
+    with writing_to(path, choose="another file with --csv"):
+        table.to_csv(path, index=False)
 
 
 def check_csv(path: Path) -> None:

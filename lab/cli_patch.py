@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json
+from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json, write_csv
 
 
 def patch_command(
@@ -31,7 +31,6 @@ def patch_command(
 ) -> None:
     """Find where a backdoor sits: put parts of the clean twin into the run's model, and the reverse."""
     from lab.console import ProgressView, print_patching
-    from lab.files import writing_to
     from lab.patched_pair import open_patched_pair
     from lab.record import load_run
 
@@ -51,8 +50,7 @@ def patch_command(
             ),
         )
     if csv:
-        with writing_to(csv, choose="another file with --csv"):
-            table.to_csv(csv, index=False)
+        write_csv(table, csv)
     if as_json:
         print_json(json.loads(table.to_json(orient="records")))
     else:

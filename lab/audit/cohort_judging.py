@@ -7,30 +7,22 @@ was missed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lab.audit.cohort_builds import cohort_folder, key_table
 from lab.audit.cohort_scores import score_table
-from lab.audit.cohorts import find_cohort
+from lab.audit.cohorts import PARTS, find_cohort
 from lab.audit.detectors import DETECTORS, Detector, LinearScore, Numbers, fit_score, left_out_scores
-from lab.detector_stats import (
-    Detection,
-    auc_with_interval,
-    choose_direction,
-    choose_threshold,
-    operate,
-)
+from lab.detector_stats import choose_direction, choose_threshold, judge_detector
 from lab.errors import LabError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: Shares of clean calibration adapters that may raise an alarm.
-ALLOWED = (0.0, 0.05)
 
 
 def judge_cohort(
@@ -63,16 +55,18 @@ def judge_cohort(
 
     lines = []
     for detector, table in _scored(name, folder, calibrated_by).items():
-        found = _judged(table, seed)
+        found = judge_detector(
+            *(_of(table, part, poisoned) for part in PARTS for poisoned in (False, True)), seed=seed
+        )
+        silent = int(table.loc[table["part"] == "test", "score"].isna().sum())
         for point in found.points:
-            line: dict[str, Any] = {"detector": detector.name, "direction": found.direction}
+            line: dict[str, Any] = {"detector": detector.name, "direction": table["direction"].iloc[0]}
             line |= {"auc": found.auc.value, "auc.low": found.auc.low, "auc.high": found.auc.high}
             line |= {"allowed": point.allowed, "threshold": point.threshold}
             for kind, share in (("recall", point.recall), ("false_positives", point.false_positives)):
                 line |= {kind: share.value, f"{kind}.k": share.k, f"{kind}.n": share.n}
                 line |= {f"{kind}.low": share.low, f"{kind}.high": share.high}
-            test = table[table["part"] == "test"]
-            lines.append({**line, "left_out": int(test["score"].isna().sum())})
+            lines.append({**line, "left_out": silent})
     return pd.DataFrame(lines)
 
 
@@ -107,7 +101,7 @@ def recall_by(
     from lab.stats import clopper_pearson
 
     wanted = lookup(DETECTORS, detector, "detector")
-    table = _scored(name, folder, calibrated_by).get(wanted)
+    table = _scored(name, folder, calibrated_by, [wanted]).get(wanted)
     if table is None or column not in table:
         raise LabError(f"There is no {column!r} of {detector!r}: was it measured (`lab cohort score`)?")
     threshold = choose_threshold(_of(table, "calibration", False), allowed)
@@ -131,16 +125,6 @@ def learned_score(
     return fit_score(values[known], poisoned[known]), poisoned[known]
 
 
-def _judged(table: pd.DataFrame, seed: int) -> Detection:
-    clean, poisoned = (_of(table, "test", kind) for kind in (False, True))
-    reference = _of(table, "calibration", False)
-    points = tuple(
-        operate(choose_threshold(reference, share), clean, poisoned, allowed=share) for share in ALLOWED
-    )
-    direction: Literal[1, -1] = 1 if table["direction"].iloc[0] == 1 else -1
-    return Detection(direction, auc_with_interval(clean, poisoned, seed), points)
-
-
 def _of(table: pd.DataFrame, part: str, poisoned: bool) -> Numbers:
     """The scores of a part's adapters; where there is none, of the test part, lower than all others."""
     scores = table.loc[(table["part"] == part) & (table["poisoned"] == poisoned), "score"]
@@ -150,7 +134,10 @@ def _of(table: pd.DataFrame, part: str, poisoned: bool) -> Numbers:
 
 
 def _scored(
-    name: str | Path, folder: str | Path | None, calibrated_by: str | Path | None
+    name: str | Path,
+    folder: str | Path | None,
+    calibrated_by: str | Path | None,
+    detectors: Iterable[Detector] = tuple(DETECTORS.values()),
 ) -> dict[Detector, pd.DataFrame]:
     """For each detector that was measured, the key with a column "score", high for suspicious, and NaN."""
     import pandas as pd
@@ -161,7 +148,7 @@ def _scored(
         table = pd.concat([table, other[(other["part"] == "calibration") | ~other["poisoned"]]])
         table = table.reset_index(drop=True)
     out = {}
-    for detector in DETECTORS.values():
+    for detector in detectors:
         if set(detector.statistics) <= set(table.columns):
             direction, scores = _scores(detector, table)
             out[detector] = table.assign(score=scores, direction=direction)
@@ -187,10 +174,10 @@ def _scores(detector: Detector, table: pd.DataFrame) -> tuple[int, Numbers]:
     if len(detector.statistics) > 1:
         scores[known] = fit_score(values[chosen], poisoned[chosen])(values[known])
         scores[chosen] = left_out_scores(values[chosen], poisoned[chosen])
-        return 1, scores
-    direction = choose_direction(values[chosen & ~poisoned, 0], values[chosen & poisoned, 0])
-    scores[known] = direction * values[known, 0]
-    return direction, scores
+    else:
+        scores[known] = values[known, 0]
+    direction = choose_direction(scores[chosen & ~poisoned], scores[chosen & poisoned])
+    return direction, direction * scores
 
 
 def _values(detector: Detector, table: pd.DataFrame) -> Numbers:
