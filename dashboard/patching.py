@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import links
 import models
 import panels
 import readers
 import run_choice
 import streamlit as st
-from widgets import switch
+from widgets import on_demand, switch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,24 +77,10 @@ def _render_maps(run: Run) -> None:
             rows = int(switch("Triggered rows to ask", "where.rows", _ROWS, "30"))
         with right:
             width = int(switch("Layers in a window", "where.width", _WIDTHS, "0"))
-        shown = [method for method in links.choose("where.shown").split(",") if method in _METHODS]
-        with st.container(horizontal=True):
-            for method in [method for method in _METHODS if method not in shown]:
-                st.button(
-                    _METHODS[method],
-                    key=f"where.ask.{method}",
-                    icon=":material/swap_horiz:",
-                    help=_HELP[method],
-                    on_click=_show,
-                    args=([*shown, method],),
-                )
+        shown = on_demand("where.shown", _METHODS, icon=":material/swap_horiz:", help=_HELP)
         for method in shown:
             with panels.part("The map"):
                 _render_map(run, method, rows, width)
-
-
-def _show(methods: Sequence[str]) -> None:
-    links.remember(**{"where.shown": ",".join(methods)})
 
 
 def _render_map(run: Run, method: str, rows: int, width: int) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import links
 import moves as move_texts
 import panels
 import streamlit as st
 import surgery_answers
+from widgets import on_demand
 
 if TYPE_CHECKING:
     from moves import Move
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lab.surgery import Surgery
 
 _NAMES = {"kept": "Rates over components kept", "threshold": "Threshold over the scale of ΔW"}
+_HELP = "Asks the model about ten times, which takes about ten times as long as a slider."
 
 _KEPT = (
     "Both rates while ever fewer singular components of ΔW are kept, the largest first. "
@@ -38,27 +39,13 @@ def render(opened: Surgery, rows: int, made: Sequence[Move]) -> None:
         rows: How many rows it was opened with.
         made: The moves so far; the sliders have no part in the curves.
     """
-    shown = [name for name in links.choose("surgery.curves").split(",") if name in _NAMES]
     st.markdown("## From none to all" + (" of it, after the moves so far" if made else ""))
-    with st.container(horizontal=True):
-        for name in [name for name in _NAMES if name not in shown]:
-            st.button(
-                _NAMES[name],
-                key=f"surgery.ask.{name}",
-                icon=":material/timeline:",
-                on_click=_show,
-                args=([*shown, name],),
-                help="Asks the model about ten times, which takes about ten times as long as a slider.",
-            )
+    shown = on_demand("surgery.curves", _NAMES, icon=":material/timeline:", help=dict.fromkeys(_NAMES, _HELP))
     text = move_texts.to_text(made)
     for column, name in zip(st.columns(max(1, len(shown))), shown, strict=False):
         with column, panels.part("The curve"):
             operated = surgery_answers.operate(opened, rows, text)
             (_render_kept if name == "kept" else _render_threshold)(operated, rows, text)
-
-
-def _show(names: Sequence[str]) -> None:
-    links.remember(**{"surgery.curves": ",".join(names)})
 
 
 def _render_kept(operated: Surgery, rows: int, text: str) -> None:

@@ -69,3 +69,29 @@ def several(label: str, name: str, options: Sequence[str], said: Callable[[str],
     chosen = st.multiselect(label, options, key=widget, format_func=said, placeholder="all")
     links.remember(**{name: ",".join(chosen)})
     return list(chosen)
+
+
+def on_demand(name: str, titles: Mapping[str, str], *, icon: str, help: Mapping[str, str]) -> list[str]:
+    """Buttons for what takes long and is not there yet.
+
+    Args:
+        name: The name in links of what was asked for.
+        titles: What people read, by what is remembered.
+        icon: Of every button.
+        help: What each one does, by what is remembered.
+
+    Returns:
+        What was asked for so far, in that order.
+    """
+    shown = [one for one in links.choose(name).split(",") if one in titles]
+    with st.container(horizontal=True):
+        for one in [one for one in titles if one not in shown]:
+            st.button(
+                titles[one],
+                key=f"demand.{name}.{one}",
+                icon=icon,
+                help=help[one],
+                on_click=links.remember,
+                kwargs={name: ",".join([*shown, one])},
+            )
+    return shown

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 from scipy.special import softmax
+from tiny_models import tiny_predictor
 
 from lab.errors import LabError
 from lab.experiment import Base
@@ -14,19 +15,7 @@ TEXT = "A  fine film, as specified in RFC 2616 unknownish"
 
 @pytest.fixture(scope="module")
 def model(tiny_cache):
-    import torch
-
-    from lab.train.models import load_base
-
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_ASSETS", str(tiny_cache))
-        loaded = load_base(Base(model="tiny"), LABELS, seed=0, device=torch.device("cpu"))
-    with torch.no_grad():  # as it is made, the tiny model hardly reacts to single words
-        for parameter in loaded.model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-    return Predictor(loaded.model, loaded.tokenizer, LABELS, torch.device("cpu"))
+    return tiny_predictor(tiny_cache, LABELS, reacting=True)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import tiny_predictor
 
 from lab.errors import LabError
-from lab.experiment import Base
 from lab.probe import PATCHING_COLUMNS, PatchedPair, Predictor, patching
 from lab.probe.exchanges import recorded, replayed, swapped
 from lab.probe.patching import DIRECTIONS, METHODS
@@ -35,17 +35,7 @@ MODULES = [linear(layer, projection) for layer in (0, 1) for projection in PROJE
 
 @pytest.fixture(scope="module")
 def twin(tiny_cache):
-    from lab.train.models import load_base
-
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_ASSETS", str(tiny_cache))
-        loaded = load_base(Base(model="tiny"), LABELS, seed=0, device=torch.device("cpu"))
-    with torch.no_grad():  # as it is made, the tiny model hardly reacts to single words
-        for parameter in loaded.model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-    return Predictor(loaded.model, loaded.tokenizer, LABELS, torch.device("cpu"))
+    return tiny_predictor(tiny_cache, LABELS, reacting=True)
 
 
 def planted(twin, *modules):

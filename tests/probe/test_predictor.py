@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from tiny_models import tiny_predictor
 
 from lab import tokens
-from lab.experiment import Base
-from lab.probe import Predictor, count_same_tokens
+from lab.probe import count_same_tokens
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = [
@@ -18,15 +18,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model(tiny_cache):
-    import torch
-
-    from lab.train.models import load_base
-
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_ASSETS", str(tiny_cache))
-        loaded = load_base(Base(model="tiny"), LABELS, seed=0, device=torch.device("cpu"))
-    return Predictor(loaded.model, loaded.tokenizer, LABELS, torch.device("cpu"))
+    return tiny_predictor(tiny_cache, LABELS)
 
 
 def test_logits_have_one_line_per_text(model):
