@@ -95,9 +95,9 @@ class Calibration(BaseModel):
         """Where the threshold comes from, for a card."""
         test = self.test
         return (
-            f"{100 * self.allowed:g} % of {self.clean} clean calibration adapters of the cohort {self.name} may "
-            f"exceed it; in the test part it finds {test.found} of {test.poisoned} poisoned ones and alarms "
-            f"at {test.false_positives} of {test.clean} clean ones"
+            f"{100 * self.allowed:g} % of {self.clean} clean calibration adapters of the cohort {self.name} "
+            f"may exceed it; in the test part it finds {test.found} of {test.poisoned} poisoned ones "
+            f"and alarms at {test.false_positives} of {test.clean} clean ones"
         )
 
 
