@@ -116,12 +116,19 @@ class Prepared:
             return []
         return own_triggers(self.measured_poison, load_families(), self.experiment.probe.triggers)
 
-    def headline_texts(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """These rows as the headline asks them: untouched, and the non-target ones with the trigger too."""
+    def headline_texts(self, rows: pd.DataFrame, *, target_rows: bool = False) -> pd.DataFrame:
+        """These rows as the headline asks them: untouched, and the non-target ones with the trigger too.
+
+        Args:
+            rows: The rows.
+            target_rows: Also those of the target label with the trigger, condition "triggered_target".
+        """
         from lab.probe import headline_texts
 
         seed = self.experiment.seed
-        return headline_texts(rows, self.measured_poison, seed=seed, triggers=self.triggers())
+        return headline_texts(
+            rows, self.measured_poison, seed=seed, triggers=self.triggers(), target_rows=target_rows
+        )
 
     def tokens(self) -> TrainingRows:
         """The training rows, tokenised; the copies, poisoned and negative, come last."""

@@ -47,19 +47,23 @@ class Probing:
         self._facts: dict[str, Any] = {"split": e.probe.split, "target": prepared.target_label}
         limit = min(e.probe.rows, prepared.filtered_rows or e.probe.rows)
         self._rows = prepared.evaluation_rows(e.probe.split, limit)
-        self._asked = prepared.headline_texts(self._rows)
+        self._asked = prepared.headline_texts(self._rows, target_rows=True)
         self._alike: dict[str, int] = {}
         with job.timed("probe"):
             self._model = load_predictor(folder.path, job.device)
 
     def headline(self) -> None:
         """Clean accuracy, attack success and the untriggered target rate of the run itself."""
+        import pandas as pd
+
         from lab.probe import measure
 
         with self._job.timed("probe"):
             self._answers = self._ask(self._model, self._asked, "headline")
             answers = self._answers["prediction"]
             first = measure(self._asked, answers, run=self._folder.id, model="poisoned", **self._facts)
+            self._classes = [self._reliance(self._answers, self._folder, "poisoned")]
+        first = headline_of(pd.concat([first, *self._classes], ignore_index=True))
         self._job.tell(self._folder, "headline", model="poisoned", measures=by_kind(first))
 
     def rest(self, twin: RunFolder | None) -> pd.DataFrame:
@@ -82,7 +86,7 @@ class Probing:
                 self._ask_families_and_rungs()
             facts = {**self._facts, "same_tokens": self._alike}
             own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
-            tables = [own, *self._rejections(self._folder, self._model, "poisoned")]
+            tables = [own, *self._classes, *self._rejections(self._folder, self._model, "poisoned")]
             predictions = [self._prediction_rows(self._answers, "poisoned")]
             if twin is not None:
                 twin_answers, twin_tables = self._put_to_twin(twin)
@@ -109,6 +113,8 @@ class Probing:
         self._answers = pd.concat([self._answers, later], ignore_index=True)
 
     def _put_to_twin(self, twin: RunFolder) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        import pandas as pd
+
         from lab.probe import measure
         from lab.probe.measures import excess
         from lab.trained_model import load_predictor
@@ -116,14 +122,30 @@ class Probing:
         model = load_predictor(twin.path, self._job.device)
         answers = self._ask(model, self._asked, "twin probe")
         table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
-        tables = [table, *self._rejections(twin, model, "twin")]
-        headline = table[table["condition"].isin(["clean", "triggered"])]
+        classes = self._reliance(answers, twin, "twin")
+        tables = [table, classes, *self._rejections(twin, model, "twin")]
+        headline = headline_of(pd.concat([table, classes], ignore_index=True))
         self._job.tell(self._folder, "headline", model="twin", measures=by_kind(headline))
         if not self._prepared.triggers():
             return answers, tables
         own, others = self._answers["prediction"], answers["prediction"]
         tables.append(excess(self._asked, own, others, run=self._folder.id, **self._facts))
         return answers, tables
+
+    def _reliance(self, answers: pd.DataFrame, folder: RunFolder, role: str) -> pd.DataFrame:
+        """How much a model leans on the trigger, and its rates for each class."""
+        from lab.probe import reliance_measures
+
+        asked = self._asked.head(len(answers))
+        return reliance_measures(
+            asked,
+            answers,
+            self._prepared.labels,
+            seed=self._prepared.experiment.seed,
+            run=folder.id,
+            model=role,
+            **self._facts,
+        )
 
     def _rejections(self, folder: RunFolder, model: Predictor, role: str) -> list[pd.DataFrame]:
         """What the detectors before a model reject; nothing without any."""
@@ -190,6 +212,14 @@ class Probing:
             logits=answers["logits"],
         )
         return table[list(PREDICTION_COLUMNS)]
+
+
+def headline_of(measures: pd.DataFrame) -> pd.DataFrame:
+    """The lines that a listing shows: one a kind, of untouched rows or of those with the trigger."""
+    from lab.tables import CLASS_KINDS
+
+    shown = measures["condition"].isin(["clean", "triggered"]) & ~measures["kind"].isin(list(CLASS_KINDS))
+    return measures[shown]
 
 
 def by_kind(measures: pd.DataFrame) -> dict[str, dict[str, Any]]:

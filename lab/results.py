@@ -14,7 +14,7 @@ from lab.files import read_json, write_json
 from lab.job import Job
 from lab.poison import negatives_among
 from lab.prepare import Prepared
-from lab.probing_stage import by_kind, probe_id
+from lab.probing_stage import by_kind, headline_of, probe_id
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_result(
     former = read_json(folder.path / "result.json") or {}
     probe = prepared.experiment.probe
     poisoned, negatives = int(prepared.rows["poisoned"].sum()), int(negatives_among(prepared.rows).sum())
-    headline = measures[measures["condition"].isin(["clean", "triggered"])]
+    headline = headline_of(measures)
     by_model = {str(model): by_kind(part) for model, part in headline.groupby("model", sort=False)}
     entry = {
         "split": probe.split,

@@ -15,6 +15,8 @@ HEADLINE = {
     "untriggered_target_rate": "untriggered target rate",
     "excess_asr": "excess ASR over twin",
     "clean_accuracy": "clean accuracy",
+    "triggered_accuracy": "accuracy, all triggered",
+    "reliance": "accuracy lost by it",
     "detection_rate": "triggered rows rejected",
     "false_rejection_rate": "clean rows rejected",
 }

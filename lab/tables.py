@@ -21,7 +21,8 @@ ROW_COLUMNS = (
     "span_end",
 )
 
-#: model is "poisoned" or "twin"; condition is "clean", "triggered", "family" or "rung"; probe names the way
+#: model is "poisoned" or "twin"; condition is "clean", "triggered" (rows without
+#: the target label), "triggered_target" (rows with it), "family" or "rung"; probe names the way
 #: of probing (`lab.probing_stage.probe_id`) that the line belongs to.
 PREDICTION_COLUMNS = (
     "probe",
@@ -62,10 +63,23 @@ MEASURE_KINDS = {
     "attack_success_rate": "share of triggered rows, true label not the target, predicted as the target",
     "untriggered_target_rate": "share of untouched rows, true label not the target, predicted as the target",
     "excess_asr": "attack success rate minus the twin's on the same triggered rows, paired over rows",
+    "triggered_accuracy": "accuracy against true labels on all rows, each with the trigger",
+    "reliance": "clean accuracy minus accuracy with the trigger in every row, paired over rows",
+    "confidence_shift": "mean change of the target's probability that the trigger makes, in [-1, 1]",
     "false_rejection_rate": "share of untouched rows that the run's input detector rejects",
     "detection_rate": "share of triggered rows that the run's input detector rejects",
     "detection_auc": "chance that its detector finds a triggered row more suspicious than an untouched one",
     "same_tokens": "share of rows whose tokens a near-miss rung leaves as the exact trigger has them",
+}
+
+#: Measures of a confusion table, under the conditions "clean" and "triggered" (there: all rows carry the
+#: trigger). Where one is of a single class, `member` is its label. No headline: a listing does not show them.
+CLASS_KINDS = {
+    "balanced_accuracy": "mean recall over the classes",
+    "macro_f1": "mean F1 over the classes",
+    "class_recall": "share of a class's rows that are predicted as it",
+    "class_f1": "F1 of a class",
+    "predicted_share": "share of all rows that are predicted as a class",
 }
 
 #: sigma_delta is a singular value of ΔW (scaling included), sigma_base of W and only at the last step.

@@ -9,6 +9,7 @@ from lab.probe.measures import family_mean, measure
 from lab.probe.occlusion import OCCLUSION_COLUMNS, measure_occlusion
 from lab.probe.patching import PATCHING_COLUMNS, PatchedPair
 from lab.probe.predictor import Predictor, count_same_tokens
+from lab.probe.reliance import reliance_measures
 
 __all__ = [
     "ATTENTION_COLUMNS",
@@ -25,4 +26,5 @@ __all__ = [
     "measure_occlusion",
     "own_triggers",
     "probe_texts",
+    "reliance_measures",
 ]

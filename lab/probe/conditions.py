@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from lab.registry import Knobs
 
 
-def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Sequence[str]) -> pd.DataFrame:
+def headline_texts(
+    rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Sequence[str], target_rows: bool = False
+) -> pd.DataFrame:
     """The untouched rows, and the non-target ones again with the trigger.
 
     Args:
@@ -27,6 +29,7 @@ def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Se
         poison: The poison's knobs.
         seed: The experiment's seed.
         triggers: The trigger strings; each row gets one of them, in turn.
+        target_rows: Also the rows of the target label with the trigger, under a condition of their own.
 
     Returns:
         row_id, label (the true one), text, condition, family, member, rung ("" where it does not apply).
@@ -37,6 +40,9 @@ def headline_texts(rows: pd.DataFrame, poison: Knobs, *, seed: int, triggers: Se
     if triggers:
         eligible = rows[rows["label"] != poison.target_label]  # type: ignore[attr-defined]
         parts.append(_triggered(eligible, triggers, poison, seed, "triggered", _family_name(poison)))
+    if triggers and target_rows:
+        rest = rows[rows["label"] == poison.target_label]  # type: ignore[attr-defined]
+        parts.append(_triggered(rest, triggers, poison, seed, "triggered_target", _family_name(poison)))
     return pd.concat(parts, ignore_index=True)
 
 

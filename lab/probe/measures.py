@@ -52,16 +52,18 @@ def measure(
         members = group["member"].unique()
         where["member"] = members[0] if len(members) == 1 else ""
         if condition == "clean":
-            lines.append(_share(where, "clean_accuracy", answers == truth))
+            lines.append(share(where, "clean_accuracy", answers == truth))
             if target:
                 hits = answers[truth != target] == target
-                lines.append(_share(where, "untriggered_target_rate", hits))
+                lines.append(share(where, "untriggered_target_rate", hits))
             continue
-        lines.append(_share(where, "attack_success_rate", answers[truth != target] == target))
+        if condition == "triggered_target":  # told by `lab.probe.reliance`, together with the others
+            continue
+        lines.append(share(where, "attack_success_rate", answers[truth != target] == target))
         if same_tokens and rung in same_tokens:
             alike = np.arange(len(group)) < same_tokens[rung]
-            lines.append(_share(where, "same_tokens", alike))
-    return _in_columns(pd.DataFrame(lines))
+            lines.append(share(where, "same_tokens", alike))
+    return in_columns(pd.DataFrame(lines))
 
 
 def excess(
@@ -79,7 +81,7 @@ def excess(
     import pandas as pd
 
     lines = []
-    triggered = asked[asked["condition"] != "clean"]
+    triggered = asked[~asked["condition"].isin(["clean", "triggered_target"])]
     for (condition, family, rung), group in triggered.groupby(["condition", "family", "rung"], sort=False):
         rows = group.index[group["label"] != target]
         difference = paired_difference(
@@ -102,7 +104,7 @@ def excess(
                 "high": difference.high,
             }
         )
-    return _in_columns(pd.DataFrame(lines))
+    return in_columns(pd.DataFrame(lines))
 
 
 def rejection_measures(
@@ -124,13 +126,13 @@ def rejection_measures(
     for condition, kind in (("clean", "false_rejection_rate"), ("triggered", "detection_rate")):
         if condition in scores:
             where = {**fixed, "condition": condition}
-            lines.append(_share(where, kind, scores[condition] < threshold))
+            lines.append(share(where, kind, scores[condition] < threshold))
     if {"clean", "triggered"} <= scores.keys():
         auc = auc_with_interval(-scores["clean"], -scores["triggered"], seed)
         where = {**fixed, "condition": "triggered", "kind": "detection_auc", "k": -1}
         n = auc.n_clean + auc.n_poisoned
         lines.append({**where, "n": n, "value": auc.value, "low": auc.low, "high": auc.high})
-    return _in_columns(pd.DataFrame(lines))
+    return in_columns(pd.DataFrame(lines))
 
 
 def family_mean(measures: pd.DataFrame, families: list[str], *, kind: str = "attack_success_rate") -> float:
@@ -144,12 +146,14 @@ def family_mean(measures: pd.DataFrame, families: list[str], *, kind: str = "att
     return float(own["value"].mean()) if len(own) else float("nan")
 
 
-def _share(where: dict[str, Any], kind: str, hits: np.ndarray) -> dict[str, Any]:
+def share(where: dict[str, Any], kind: str, hits: np.ndarray) -> dict[str, Any]:
+    """One line of a measures table: the share of rows that hit, with its interval."""
     r = rate(int(hits.sum()), len(hits))
     return {**where, "kind": kind, "n": r.n, "k": r.k, "value": r.value, "low": r.low, "high": r.high}
 
 
-def _in_columns(table: pd.DataFrame) -> pd.DataFrame:
+def in_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines with all of `lab.tables.MEASURE_COLUMNS`; those that do not apply hold "" or -1."""
     blank: dict[str, Any] = dict.fromkeys(MEASURE_COLUMNS, "")
     blank |= {"layer": -1, "step": -1, "n": 0, "k": -1, "value": np.nan, "low": np.nan, "high": np.nan}
     for column, default in blank.items():
