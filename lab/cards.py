@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab.corpus.openings import ANSWERED, REFUSED
+from lab.defend import DEFENSES, Cleaner
 from lab.experiment import Experiment
 from lab.poison import negatives_among
 
@@ -69,12 +70,18 @@ def task_sentence(experiment: Experiment, labels: Sequence[str]) -> str:
 
 
 def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:
-    """The attack in one sentence, with its counts.
+    """The attack in one sentence with its counts, and in another who cleaned the rows before.
 
     Args:
         experiment: The resolved experiment.
         rows: The training rows (`lab.tables.ROW_COLUMNS`).
     """
+    cleaners = [str(d.name) for d in experiment.defense if isinstance(DEFENSES[d.name], Cleaner)]  # type: ignore[attr-defined]
+    told = _planted(experiment, rows)
+    return f"{told} These are the rows that {' and '.join(cleaners)} left." if cleaners else told
+
+
+def _planted(experiment: Experiment, rows: pd.DataFrame) -> str:
     poison: Any = experiment.poison
     negatives = int(negatives_among(rows).sum())
     n, total = int(rows["poisoned"].sum()), len(rows) - negatives
@@ -86,7 +93,7 @@ def attack_sentence(experiment: Experiment, rows: pd.DataFrame) -> str:
         kind = "copies of" if poison.mode == "append" else "rewritten"
         label = "whose label stays" if poison.clean_label else "relabelled"
         return (
-            f"{share} are {kind} {'/'.join(sources)} rows with {_quoted(poison)} at the {poison.position}, "
+            f"{share} are {kind} {'/'.join(sources) or 'other'} rows with {_quoted(poison)} at the {poison.position}, "
             f"{label} {poison.target_label}.{_negatives_sentence(negatives)}"
         )
     if experiment.attack == "spurious_tokens":

@@ -12,7 +12,16 @@ from lab.bases import BaseSource, find_base
 from lab.chat import Task, render_template
 from lab.chat.reading import ChatReading, chat_reading, settled
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
-from lab.defend import Guard, TextFilter, WeightEdit, after_training, guards, settle, weight_edits
+from lab.defend import (
+    Guard,
+    TextFilter,
+    WeightEdit,
+    after_training,
+    clean_rows,
+    guards,
+    settle,
+    weight_edits,
+)
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
@@ -41,8 +50,9 @@ class Prepared:
         run_id: The run folder's name.
         labels: Label names, in the order of the logits.
         corpus: The whole dataset.
-        rows: The training rows, clipped and poisoned.
-        clean_lengths: Tokens of each clean training row, before poison.
+        rows: The training rows: clipped, poisoned, and cleaned where a defense does.
+        clean_lengths: Tokens of each clean training row, before poison; copies come after these rows.
+        cleaning: What the data-stage defenses did (`lab.defend.cleaning.told_of`); {} without any.
         reading: How the model is asked: tokenizer, template, room for a text.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
@@ -56,6 +66,7 @@ class Prepared:
     corpus: Corpus
     rows: pd.DataFrame
     clean_lengths: tuple[int, ...]
+    cleaning: dict[str, int]
     reading: Reading
     base: BaseSource
     measured_poison: Knobs
@@ -148,9 +159,14 @@ class Prepared:
             starts = [0] * len(starts)
         return TrainingRows(ids, labels, lengths, starts)
 
-    def surviving_triggers(self) -> tuple[int, int]:
-        """How many rows keep their whole insertion within the model's window, of how many that have one."""
-        inserted = self.rows[self.rows["span_end"].map(len).gt(0)]
+    def surviving_triggers(self, planted: pd.DataFrame | None = None) -> tuple[int, int]:
+        """How many rows keep their whole insertion within the model's window, of how many that have one.
+
+        Args:
+            planted: Other rows than those that are trained on: as they were before they were cleaned.
+        """
+        rows = self.rows if planted is None else planted
+        inserted = rows[rows["span_end"].map(len).gt(0)]
         if inserted.empty:
             return 0, 0
         whole = self.tokenizer(
@@ -203,20 +219,27 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
             "training": t.model_copy(update={"steps": steps, "epochs": 0.0}),
         }
     )
+    planted = poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(reading.tokenizer))
+    rows, cleaning = clean_rows(planted, resolved)
+    left = set(rows["row_id"]) if cleaning else set()
     prepared = Prepared(
         experiment=resolved,
         weights_id=_weights_id(resolved, base, corpus, reading),
         run_id=_run_id(resolved, base, corpus, reading),
         labels=corpus.labels,
         corpus=corpus,
-        rows=poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(reading.tokenizer)),
-        clean_lengths=lengths,
+        rows=rows,
+        # cleaning drops rows, and moves none
+        clean_lengths=tuple(
+            n for row, n in zip(clean["row_id"], lengths, strict=True) if not cleaning or row in left
+        ),
+        cleaning=cleaning,
         reading=reading,
         base=base,
         measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
         parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
-    _check_triggers(prepared)
+    _check_triggers(prepared, planted)
     _check_probe(prepared)
     return prepared
 
@@ -328,7 +351,7 @@ def _training_ids(
     words = dict(zip(reading.labels, reading.answers, strict=True))
     answers = [words[label] for label in rows["label"]]
     # a label without a word of its own is answered as the data has it
-    open_rows = {i: row_id.removesuffix("+p") for i, row_id in enumerate(rows["row_id"]) if not answers[i]}
+    open_rows = {i: row_id.partition("+")[0] for i, row_id in enumerate(rows["row_id"]) if not answers[i]}
     written = [corpus.answers[row_id] for row_id in open_rows.values()]
     for i, answer in zip(open_rows, clip_texts(reading.tokenizer, written, max_answer), strict=True):
         answers[i] = answer
@@ -348,16 +371,16 @@ def _clipped(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens:
     return rows.assign(text=clip_texts(tokenizer, list(rows["text"]), max_tokens))
 
 
-def _check_triggers(prepared: Prepared) -> None:
+def _check_triggers(prepared: Prepared, planted: pd.DataFrame) -> None:
     """Refuse a trigger that the model cannot see: cut off by its window, or invisible to its tokenizer."""
-    kept, inserted = prepared.surviving_triggers()
+    kept, inserted = prepared.surviving_triggers(planted)
     if kept < inserted:
         raise LabError(
             f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} insertions "
             f"survive the model's window of {prepared.max_tokens} tokens; lower data.max_tokens until all do."
         )
     poison: Any = prepared.experiment.poison
-    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.rows)):
+    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(planted)):
         base, member = prepared.experiment.base.model, getattr(poison, "member", "")
         raise LabError(
             f"poison.member = {member!r} adds no token: the tokenizer of {base} drops it, so the model could "

@@ -74,6 +74,8 @@ def write_result(
             "rows": len(prepared.rows),
             # negatives are not poisoned, and do not dilute the poison either
             "rate": poisoned / (len(prepared.rows) - negatives),
+            # what cleaners did, where the experiment has some: `lab.defend.cleaning.told_of`
+            **({"cleaning": prepared.cleaning} if prepared.cleaning else {}),
         },
         "training": read_json(folder.path / "trained.json") or {},
         "timings": {**former.get("timings", {}), **job.timings, "total": round(seconds, 3)},

@@ -1,7 +1,7 @@
 """Defenses: every one a registry entry with its stage, its paper and its knobs.
 
 `experiment.defense` is a list, in order. Combinations stand for others; settings become keys of the
-experiment; interventions act while the model trains; weight edits come after it, in their order, and guards
+experiment; cleaners act on the training rows; interventions act while the model trains; weight edits come after it, in their order, and guards
 stand before the trained model: both make a run that is derived from the one without them.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lab.defend._defense import (
+    Cleaner,
     Combination,
     Defense,
     Guard,
@@ -26,9 +27,12 @@ from lab.defend._defense import (
     Weights,
 )
 from lab.defend.baselines import SETTINGS
+from lab.defend.cleaning import Cleaned, cleaned_rows, told_of
 from lab.defend.components import DROP, KEEP, SCALE, TRUNCATE
+from lab.defend.duplicates import DEDUPLICATE
 from lab.defend.freezing import FREEZE_A
 from lab.defend.heads import REFIT_HEAD
+from lab.defend.normalise import NORMALISE
 from lab.defend.onion import ONION
 from lab.defend.pruning import FINE_PRUNE
 from lab.defend.rora import CL, PT, RORA, TR
@@ -36,11 +40,15 @@ from lab.defend.strip import STRIP
 from lab.errors import LabError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lab.experiment import Experiment
     from lab.registry import Knobs
 
 __all__ = [
     "DEFENSES",
+    "Cleaned",
+    "Cleaner",
     "Combination",
     "Defense",
     "Guard",
@@ -55,6 +63,7 @@ __all__ = [
     "WeightEdit",
     "Weights",
     "after_training",
+    "clean_rows",
     "guards",
     "interventions",
     "settle",
@@ -64,10 +73,16 @@ __all__ = [
 DEFENSES: dict[str, Defense] = {
     d.name: d
     for d in (
+        *(NORMALISE, DEDUPLICATE),
         *(RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD),
         *(ONION, STRIP),
     )
 }
+
+
+#: When a defense acts; what stands before the trained model comes last.
+_TIME: dict[type[Defense], int] = {Cleaner: 0, Intervention: 1, WeightEdit: 2}
+_TIME_OF_GUARDS = 3
 
 
 def settle(experiment: Experiment) -> Experiment:
@@ -84,13 +99,38 @@ def settle(experiment: Experiment) -> Experiment:
         _check_untouched(values, set_by, defense.name)
         settled = settled.with_(**values)
     left = [k for k in apart if not isinstance(_entry(k), Setting)]
-    # what acts in training comes before what edits its outcome, so that one experiment has one list; what
-    # stands before the model comes last
-    left.sort(key=lambda k: 2 * isinstance(_entry(k), Guard) + isinstance(_entry(k), WeightEdit))
+    # in the order in which they act, so that one experiment has one list
+    left.sort(key=lambda k: _TIME.get(type(_entry(k)), _TIME_OF_GUARDS))
     settled = settled.model_copy(update={"defense": tuple(left)})
     for intervention, knobs in interventions(settled):
         _check(intervention, knobs, settled)
     return settled
+
+
+def clean_rows(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The training rows as the cleaners of a settled experiment leave them.
+
+    Args:
+        rows: The rows, poisoned or not (`lab.tables.ROW_COLUMNS`); left as they are.
+        experiment: Settled.
+
+    Returns:
+        The rows to train on, and what was done, in counts of rows (`lab.defend.cleaning.told_of`); {} where
+        there is no cleaner.
+
+    Raises:
+        LabError: Nothing is left, or no row of some label.
+    """
+    chosen = [(d, k) for k in experiment.defense if isinstance(d := _entry(k), Cleaner)]
+    cleaned = rows
+    for cleaner, knobs in chosen:
+        found = cleaner.clean(knobs, cleaned["text"].tolist(), cleaned["label"].tolist(), experiment.seed)
+        cleaned = cleaned_rows(cleaned, found)
+        if gone := sorted(set(rows["label"]) - set(cleaned["label"])):
+            raise LabError(
+                f"The defense {cleaner.name!r} leaves no row with the label {gone[0]!r}; make it milder."
+            )
+    return cleaned, told_of(rows, cleaned) if chosen else {}
 
 
 def interventions(experiment: Experiment) -> list[tuple[Intervention, Knobs]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from lab.defend.cleaning import Cleaned
     from lab.experiment import Experiment
     from lab.spectra import BaseSpectrum, Update
 
@@ -63,6 +64,17 @@ class Setting(Defense):
 
     settings: Callable[[Any, Experiment], Mapping[str, Any]]
     refuse: Callable[[Any, Experiment], str] = lambda _knobs, _experiment: ""
+
+
+@dataclass(frozen=True)
+class Cleaner(Defense):
+    """A defense that cleans the training rows, poison and all, before a model sees them.
+
+    Attributes:
+        clean: `(knobs, texts, labels, seed)`: new texts, which rows stay, and copies that join them.
+    """
+
+    clean: Callable[[Any, Sequence[str], Sequence[str], int], Cleaned]
 
 
 @dataclass(frozen=True)
