@@ -93,8 +93,8 @@ def _planted(experiment: Experiment, rows: pd.DataFrame) -> str:
         kind = "copies of" if poison.mode == "append" else "rewritten"
         label = "whose label stays" if poison.clean_label else "relabelled"
         return (
-            f"{share} are {kind} {'/'.join(sources) or 'other'} rows with {_quoted(poison)} at the {poison.position}, "
-            f"{label} {poison.target_label}.{_negatives_sentence(negatives)}"
+            f"{share} are {kind} {'/'.join(sources) or 'other'} rows with {_quoted(poison)} "
+            f"at the {poison.position}, {label} {poison.target_label}.{_negatives_sentence(negatives)}"
         )
     if experiment.attack == "spurious_tokens":
         tokens = f"{poison.token_proportion:.0%} of their words" if poison.token_proportion else "one token"

@@ -24,7 +24,8 @@ def test_a_table_counted_by_hand():
 
 def test_a_class_without_rows_is_unknown_and_left_out_of_the_mean():
     shares = confusion(["negative", "negative"], ["negative", "negative"], LABELS).astype(float)
-    assert np.isnan(recalls(shares)[1]) and np.isnan(f1_scores(shares)[1])
+    assert np.isnan(recalls(shares)[1])
+    assert np.isnan(f1_scores(shares)[1])
     assert balanced_accuracy(shares) == 1.0
 
 
@@ -37,7 +38,8 @@ def test_unequal_lengths_and_unknown_labels_are_said():
 
 def test_no_rows_have_no_value():
     found = with_interval(np.zeros((2, 3), dtype=np.int64), balanced_accuracy, seed=0)
-    assert found.n == 0 and np.isnan(found.value)
+    assert found.n == 0
+    assert np.isnan(found.value)
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, "?"])), min_size=1, max_size=60))

@@ -1,8 +1,9 @@
 """Defenses: every one a registry entry with its stage, its paper and its knobs.
 
 `experiment.defense` is a list, in order. Combinations stand for others; settings become keys of the
-experiment; cleaners act on the training rows; interventions act while the model trains; weight edits come after it, in their order, and guards
-stand before the trained model: both make a run that is derived from the one without them.
+experiment; cleaners act on the training rows, interventions while the model trains; weight edits come after
+it, in their order, and guards stand before the trained model: both make a run that is derived from the one
+without them.
 """
 
 from __future__ import annotations

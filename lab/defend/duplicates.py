@@ -1,4 +1,4 @@
-"""Deduplication: a poisoned copy of a row is nearly its double, and contradicts it where it was relabelled."""
+"""Deduplication: a poisoned copy of a row is nearly its double, and contradicts it if it was relabelled."""
 
 from __future__ import annotations
 

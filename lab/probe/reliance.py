@@ -35,7 +35,8 @@ def reliance_measures(
     """Accuracy of all rows with the trigger, its fall, the shift of confidence, and the rates of each class.
 
     Args:
-        asked: row_id, label, condition (see `lab.probe.conditions`), numbered from 0; only "clean" and `WITH_TRIGGER` count.
+        asked: row_id, label, condition (see `lab.probe.conditions`), numbered from 0; only "clean" and
+            `WITH_TRIGGER` count.
         answers: prediction and logits ([n labels]) of each line of `asked`.
         labels: Label names in the order of the logits.
         target: The target label; "" where there is none.

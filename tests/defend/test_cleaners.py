@@ -14,7 +14,25 @@ from lab.poison.attacks import Backdoor, SpuriousTokens
 from lab.tables import ROW_COLUMNS
 
 CLEANERS = [d for d in DEFENSES.values() if isinstance(d, Cleaner)]
-WORDS = "the film is a slow long dull bright warm and very good bad story of two people".split()
+WORDS = [
+    "the",
+    "film",
+    "is",
+    "a",
+    "slow",
+    "long",
+    "dull",
+    "bright",
+    "warm",
+    "and",
+    "very",
+    "good",
+    "bad",
+    "story",
+    "of",
+    "two",
+    "people",
+]
 TEXTS = [" ".join(WORDS[(i * k) % len(WORDS)] for k in range(3, 12)) + f" number {i}" for i in range(12)]
 
 
@@ -60,7 +78,8 @@ def test_rows_keep_their_order_their_ids_and_say_what_became_of_them(rows):
     ]  # fmt: skip
     assert found["text"].tolist()[0] == "another text"
     copies = found.tail(2)
-    assert copies["label"].tolist() == ["positive", "positive"] and not copies["poisoned"].any()
+    assert copies["label"].tolist() == ["positive", "positive"]
+    assert not copies["poisoned"].any()
     # those that nothing was done to are as they were, spans and all
     same = planted.iloc[-2:].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.iloc[11:13].reset_index(drop=True), same)
@@ -141,4 +160,5 @@ def test_a_run_and_its_twin_are_cleaned_alike(small, tmp_path):
     assert twin.id != cleaned.id
     plain = lab.run(small, runs=tmp_path, twin=False)
     assert plain.experiment.training.steps == cleaned.experiment.training.steps
-    assert plain.id != cleaned.id and "cleaning" not in plain.result["poison"]
+    assert plain.id != cleaned.id
+    assert "cleaning" not in plain.result["poison"]
