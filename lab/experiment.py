@@ -56,7 +56,9 @@ class Adapter(Knobs):
     # the rank of most published adapters
     rank: int = Field(8, ge=1, description="rank r of B·A")
     # alpha = 2r keeps the scaling alpha/r at 2 whatever the rank, so that rank is not confounded with it
-    alpha: float | Literal["2r"] = Field("2r", description='LoRA alpha, or "2r" for twice the rank')
+    alpha: float | Literal["2r", "r"] = Field(
+        "2r", description='LoRA alpha, or "2r" for twice the rank, "r" for as much'
+    )
     # dropout costs 14 % of CPU time and no method here but Cl asks for it
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     # paper D and most current recipes adapt every linear layer of the blocks
@@ -74,7 +76,7 @@ class Adapter(Knobs):
     @classmethod
     def _positive(cls, alpha: float | str) -> float | str:
         if not isinstance(alpha, str) and alpha <= 0:
-            raise ValueError('should be above 0, or "2r"')
+            raise ValueError('should be above 0, or "2r" or "r"')
         return alpha
 
     @field_validator("targets")
@@ -100,7 +102,8 @@ class Adapter(Knobs):
     @property
     def alpha_value(self) -> float:
         """Alpha as a number."""
-        return 2.0 * self.rank if self.alpha == "2r" else float(self.alpha)
+        by_rank = {"2r": 2.0 * self.rank, "r": float(self.rank)}
+        return by_rank[self.alpha] if isinstance(self.alpha, str) else float(self.alpha)
 
 
 class Training(Knobs):

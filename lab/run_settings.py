@@ -170,8 +170,8 @@ def settings_table(table: pd.DataFrame) -> pd.DataFrame:
     if {"adapter.alpha", "adapter.rank"} <= set(found):
         rank = pd.to_numeric(found["adapter.rank"], errors="coerce")
         alpha = pd.to_numeric(found["adapter.alpha"], errors="coerce")
-        by_rule = found["adapter.alpha"] == "2r"
-        found["alpha/r"] = (alpha / rank).mask(by_rule, 2.0).where(rank.notna())
+        by_rule = found["adapter.alpha"].map({"2r": 2.0, "r": 1.0})
+        found["alpha/r"] = (alpha / rank).fillna(by_rule).where(rank.notna())
     keys = [key for key in NAMES if key in found]
     keys += [key for key in found if key not in NAMES and key not in _TOLD_OTHERWISE]
     return pd.DataFrame({key: _without_lists(found[key]) for key in keys}, index=table.index)

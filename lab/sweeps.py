@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lab.defend import settle
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
+from lab.matching import with_matched
 from lab.presets import load_experiment
 from lab.tables import MEASURE_KINDS
 
@@ -66,6 +67,7 @@ def sweep(
         seeds: How many seeds (0, 1, …), or which.
         tune: `{"over": grid, "measure": kind}` (clean accuracy by default): for every point and arm, first
             choose these values on validation rows with the first seed alone, then run all seeds with them.
+            With `"of": "twin"` they are chosen on the clean twin, so that no attack has a say in them.
         runs: The runs folder.
         twin: Also run the clean twins.
         device: "auto", "cpu", "cuda" or "mps".
@@ -73,9 +75,9 @@ def sweep(
 
     Returns:
         One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
-        reason, split, trigger, `alpha/r` (NaN for full fine-tuning), `training.learning_rate`,
-        `training.steps`, then each headline measure as `kind`, `kind.n`, `kind.low`, `kind.high` (the
-        twin's with the prefix `twin.`).
+        reason, split, trigger, `matched` (see `lab.matching`, where twins are run), `alpha/r` (NaN for full
+        fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as `kind`,
+        `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
 
         A key's column holds what was trained with. Where a defense such as "full" or "low_rank" sets a key
         itself, that is not what the grid asked for (nor is a rank that full fine-tuning does not have, NaN):
@@ -90,7 +92,7 @@ def sweep(
     start = load_experiment(experiment)
     first_seed, *_ = chosen_seeds = seed_list(seeds)
     ways = arms or {"": {}}
-    tuned_over, measure = _tuning(tune)
+    tuned_over, measure, of_twin = _tuning(tune)
     _check_keys(over, tuned_over, ways)
     cells = [
         _Cell(
@@ -114,6 +116,7 @@ def sweep(
             index = repr(shown)
             if tuned_over and index not in tuned:
                 first = cell.experiment.with_(seed=first_seed)
+                first = _twin_of(first) if of_twin else first
                 tuned[index] = _tuned(first, tuned_over, measure, runs, device, listen)
             extra = tuned.get(index, {})
             line.asked.update(extra)
@@ -125,7 +128,8 @@ def sweep(
             line.found.update({"run": "", "state": "failed", "reason": reason})
         lines.append(line)
     listen({"kind": "cell", "done": len(cells), "total": len(cells), "point": {}, "seed": -1})
-    return pd.DataFrame(_with_asked(lines))
+    table = pd.DataFrame(_with_asked(lines))
+    return with_matched(table, [*over, *(["arm"] if arms else [])])
 
 
 def tune(
@@ -241,17 +245,27 @@ def _trigger(run: Run) -> str:
     return ", ".join(run.asked_probe.triggers) or (family if member in ("", "any") else member)
 
 
-def _tuning(how: Mapping[str, Any] | None) -> tuple[Grid, str]:
-    """What is to be tuned over, {} for nothing, and on which measure."""
+def _tuning(how: Mapping[str, Any] | None) -> tuple[Grid, str, bool]:
+    """What is to be tuned over, {} for nothing, on which measure, and whether on the clean twin."""
     if how is None:
-        return {}, "clean_accuracy"
+        return {}, "clean_accuracy", False
     over = how.get("over")
-    if set(how) - {"over", "measure"} or not isinstance(over, Mapping) or not over:
-        raise LabError("tune: give {over = {key = [values]}, measure = kind}.")
+    if set(how) - {"over", "measure", "of"} or not isinstance(over, Mapping) or not over:
+        raise LabError("tune: give {over = {key = [values]}, measure = kind, of = 'run' or 'twin'}.")
     measure = str(how.get("measure", "clean_accuracy"))
     if measure not in MEASURE_KINDS:
         raise unknown_name("measure", measure, MEASURE_KINDS)
-    return over, measure
+    of = how.get("of", "run")
+    if of not in ("run", "twin"):
+        raise LabError(f"tune: of = {of!r}; allowed are 'run' and 'twin', the same without poison.")
+    if of == "twin" and measure != "clean_accuracy":
+        raise LabError(f"tune: of = 'twin' and measure = {measure!r}; a clean twin has its accuracy alone.")
+    return over, measure, of == "twin"
+
+
+def _twin_of(experiment: Experiment) -> Experiment:
+    """The clean twin of a cell, as an experiment of its own: it knows no trigger to look for."""
+    return experiment.twin().with_(**{"probe.triggers": ()})
 
 
 def _check_keys(over: Grid, tuned: Grid, arms: Mapping[str, Mapping[str, Any]]) -> None:

@@ -108,6 +108,11 @@ def test_tuning_knows_cells_that_train_otherwise_than_asked(tiny):
         ({"tune": {"what": 1}}, "tune: give"),
         ({"tune": {"over": {}}}, "tune: give"),
         ({"tune": {"over": {"adapter.rank": [1]}, "measure": "acuracy"}}, "Unknown measure 'acuracy'"),
+        ({"tune": {"over": {"adapter.rank": [1]}, "of": "other"}}, "allowed are 'run' and 'twin'"),
+        (
+            {"tune": {"over": {"adapter.rank": [1]}, "of": "twin", "measure": "attack_success_rate"}},
+            "a clean twin has its accuracy alone",
+        ),
         ({"seeds": 0}, "seeds = 0: give a number from 1 up"),
         ({"seeds": []}, r"seeds = \[\]"),
         ({"seeds": "three"}, "seeds = 'three'"),
@@ -167,6 +172,21 @@ def test_tuning_looks_at_validation_rows_only(tiny):
 
 
 @pytest.mark.recipe  # many small runs
+def test_tuning_on_the_twin_trains_no_poisoned_run_for_it(tiny, tmp_path):
+    table = lab.sweep(
+        tiny,
+        {"poison.count": [2, 4]},
+        seeds=1,
+        tune={"over": {"training.learning_rate": [1e-6, 1e-2]}, "of": "twin"},
+        runs=tmp_path,
+    )
+    assert table["training.learning_rate"].nunique() == 1
+    assert set(table["matched"]) == {"matched"}
+    # two twins to choose from, of which one is the twin of both counts, and the two poisoned runs
+    runs = lab.list_runs(tmp_path)
+    assert sorted(runs["poison.count"].fillna(0).astype(int)) == [0, 0, 2, 4]
+
+
 def test_every_point_of_a_sweep_can_be_tuned(tiny):
     table = lab.sweep(
         tiny,
