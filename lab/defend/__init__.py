@@ -35,6 +35,7 @@ from lab.defend.freezing import FREEZE_A
 from lab.defend.heads import REFIT_HEAD
 from lab.defend.normalise import NORMALISE
 from lab.defend.onion import ONION
+from lab.defend.paraphrase import PARAPHRASE
 from lab.defend.pruning import FINE_PRUNE
 from lab.defend.rora import CL, PT, RORA, TR
 from lab.defend.strip import STRIP
@@ -74,7 +75,7 @@ __all__ = [
 DEFENSES: dict[str, Defense] = {
     d.name: d
     for d in (
-        *(NORMALISE, DEDUPLICATE),
+        *(NORMALISE, DEDUPLICATE, PARAPHRASE),
         *(RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD),
         *(ONION, STRIP),
     )
