@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from lab.comparison import Listing
     from lab.record import Run
 
-_MEASURES = ("attack_success_rate", "excess_asr", "untriggered_target_rate", "clean_accuracy")
+_MEASURES = (
+    "attack_success_rate", "excess_asr", "untriggered_target_rate", "clean_accuracy", "reliance",
+    "triggered_accuracy",
+)  # fmt: skip
 #: Curves of so many experiments are drawn, and fewer before anything is selected.
 _MOST_CURVES = 6
 _FEW_CURVES = 2

@@ -39,6 +39,16 @@ MEANINGS = {
         "Attack success minus the clean twin's on the same triggered rows. "
         "It is what the poison added, the trigger text's own pull removed.",
     ),
+    "reliance": (
+        "accuracy lost by the trigger",
+        "Accuracy on untouched rows minus accuracy on the same rows, every one of them with the trigger. "
+        "It is how much the model leans on the string in place of the text.",
+    ),
+    "triggered_accuracy": (
+        "accuracy with the trigger",
+        "Share of all rows, each with the trigger, that get their true label. "
+        "A model that only looks at the trigger is right as often as the target label is.",
+    ),
 }
 
 _STATES = {

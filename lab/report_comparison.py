@@ -10,6 +10,7 @@ from lab.cards import defenses_told
 from lab.page import Html
 from lab.report_cells import as_text, stacked
 from lab.summaries import HEADLINE
+from lab.tables import DIFFERENCES
 
 if TYPE_CHECKING:
     from lab.record import Run
@@ -34,7 +35,7 @@ def compared(runs: Sequence[Run], anchors: Sequence[str]) -> list[Html]:
         Html(f'<a href="#{anchor}">{as_text(run.id)}</a>') for run, anchor in zip(runs, anchors, strict=True)
     ]
     settings = [[as_text(values.get(key, "–")) for key in keys] for values in asked]
-    rates = [[stacked(measures.get(kind), kind == "excess_asr") for kind in kinds] for measures in own]
+    rates = [[stacked(measures.get(kind), kind in DIFFERENCES) for kind in kinds] for measures in own]
     head = [*keys, *[HEADLINE[kind] for kind in kinds]]
     cells = [[*left, *right] for left, right in zip(settings, rates, strict=True)]
     caption = "What differs between the runs, and what came of it"

@@ -12,6 +12,7 @@ from lab.markup import marked_html
 from lab.page import Html
 from lab.report_cells import as_text, bar, count, interval, rate, rate_and_evidence, strong
 from lab.summaries import HEADLINE, largest_updates, lineage, moved_rungs
+from lab.tables import DIFFERENCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def headline(run: Run) -> list[Html]:
     for kind, name in HEADLINE.items():
         if kind not in own:
             continue
-        signed = kind == "excess_asr"
+        signed = kind in DIFFERENCES
         mine, theirs = own[kind], twin.get(kind)
         line = [name, bar(mine, theirs, kind), strong(rate(mine, signed))]
         line += [interval(mine, signed), count(mine)]

@@ -17,6 +17,7 @@ HEADLINE = {
     "clean_accuracy": "clean accuracy",
     "triggered_accuracy": "accuracy, all triggered",
     "reliance": "accuracy lost by it",
+    "confidence_shift": "target's probability gained",
     "detection_rate": "triggered rows rejected",
     "false_rejection_rate": "clean rows rejected",
 }

@@ -72,6 +72,9 @@ MEASURE_KINDS = {
     "same_tokens": "share of rows whose tokens a near-miss rung leaves as the exact trigger has them",
 }
 
+#: Of `MEASURE_KINDS`: differences, in [-1, 1], shown with their sign.
+DIFFERENCES = ("excess_asr", "reliance", "confidence_shift")
+
 #: Measures of a confusion table, under the conditions "clean" and "triggered" (there: all rows carry the
 #: trigger). Where one is of a single class, `member` is its label. No headline: a listing does not show them.
 CLASS_KINDS = {

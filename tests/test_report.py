@@ -13,6 +13,7 @@ from lab.page import Html
 from lab.report import report_html, write_report
 from lab.report_comparison import compared
 from lab.store import RunFolder
+from lab.tables import DIFFERENCES
 
 VOID = {"meta", "br", "line", "circle", "input"}
 
@@ -169,7 +170,7 @@ def test_every_headline_rate_has_interval_and_n_and_the_twins_beside_it(one, fin
     measures = finished.headline["measures"]
     for model, kinds in measures.items():
         for kind, m in kinds.items():
-            form = "+.1f" if kind == "excess_asr" else ".1f"
+            form = "+.1f" if kind in DIFFERENCES else ".1f"
             assert f"{100 * m['low']:{form}} to {100 * m['high']:{form}}" in read.text, (model, kind)
     line = re.search(r"attack success rate([^a-z]+%[^a-z]+to[^a-z]+%[^a-z]+to[\d. ]+)", read.text)
     assert line

@@ -15,12 +15,12 @@ from lab.figures import style
 from lab.figures._dose_axis import Doses
 from lab.figures._tables import need
 from lab.figures.text import evidence, rows_said, safe_text
-from lab.tables import MEASURE_KINDS
+from lab.tables import DIFFERENCES, MEASURE_KINDS
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
 
 #: The measures that are a share; what else is swept gets an axis of its own unit.
-_SHARES = set(MEASURE_KINDS) - {"excess_asr"}
+_SHARES = set(MEASURE_KINDS) - set(DIFFERENCES)
 
 _MEANING = {
     "attack_success_rate": "poisoned",
@@ -153,9 +153,10 @@ def _label_responses(figure: go.Figure, rows: pd.DataFrame, y: str) -> None:
         name += rows_said(rows[f"{y}.n"].astype(float))
     if _kind(y) in _SHARES:
         figure.update_yaxes(**style.percent_axis(name))
-    elif y == "excess_asr":
+    elif _kind(y) in DIFFERENCES:
         least = min(0.0, float(rows[y].min()))
-        figure.update_yaxes(title_text="excess ASR", tickformat="+.0%", range=[least, 1])
+        title = "excess ASR" if y == "excess_asr" else name
+        figure.update_yaxes(title_text=title, tickformat="+.0%", range=[least, 1])
     else:
         figure.update_yaxes(title_text=name)
 

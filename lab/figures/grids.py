@@ -18,12 +18,18 @@ from lab.figures._cells import add_cells, colour_bar
 from lab.figures._dose_axis import Doses
 from lab.figures._tables import need, with_numbers
 from lab.figures.text import evidence, points, rows_said, safe_text, share
+from lab.tables import DIFFERENCES
 
 #: The rates of a run and, under `twin.`, of its twin: name, and the colour from none to all of it.
 _PALE = style.AMOUNT[0][1]
 _RATES = {
     "attack_success_rate": ("attack success rate", style.AMOUNT),
     "excess_asr": ("excess ASR", style.LESS_MORE),
+    "reliance": ("accuracy lost by the trigger", style.LESS_MORE),
+    "triggered_accuracy": (
+        "accuracy with the trigger",
+        ((0.0, _PALE), (1.0, style.COLOURS["clean_accuracy"])),
+    ),
     "untriggered_target_rate": (
         "untriggered target rate",
         ((0.0, _PALE), (1.0, style.COLOURS["untriggered"])),
@@ -31,7 +37,7 @@ _RATES = {
     "clean_accuracy": ("clean accuracy", ((0.0, _PALE), (1.0, style.COLOURS["clean_accuracy"]))),
 }
 _OF_TWIN = ((0.0, _PALE), (1.0, style.COLOURS["twin"]))
-_TWIN = ("attack_success_rate", "untriggered_target_rate", "clean_accuracy")
+_TWIN = ("attack_success_rate", "reliance", "triggered_accuracy", "untriggered_target_rate", "clean_accuracy")
 
 
 def rate_map(
@@ -49,7 +55,8 @@ def rate_map(
         x: The setting of the columns. Numbers rise from left to right, anything else stands as it appears.
         y: The setting of the lines. Numbers rise upwards, names begin on top.
         value: One of "attack_success_rate", "excess_asr" (percentage points over the twin),
-            "untriggered_target_rate", "clean_accuracy"; `twin.` before it is the twin's.
+            "reliance" (points of accuracy lost), "triggered_accuracy", "untriggered_target_rate",
+            "clean_accuracy"; `twin.` before it is the twin's.
 
     Returns:
         A heat map with a number in every cell that was measured and "no run" or "no rate" in the others, and
@@ -161,7 +168,7 @@ def _heat_map(
     values = np.full(shape, math.nan)
     for (column, line), cell in cells.items():
         values[line, column] = cell["value"]
-    excess = value == "excess_asr"
+    excess = value.removeprefix("twin.") in DIFFERENCES
     name, scale = _RATES[value.removeprefix("twin.")]
     scale = _OF_TWIN if value.startswith("twin.") else scale
     figure = style.new_figure(height=max(190 + 44 * shape[0], 300), margin={"l": 12, "t": 36})
@@ -211,7 +218,7 @@ def _hover(cell: Mapping[str, Any], place: str, value: str) -> str:
         said = "run, but without this rate" if cell["lines"] else "no run here"
         return f"{head}<br>{said}"
     name = f"{_owner(value)}{_RATES[value.removeprefix('twin.')][0]}"
-    excess = value == "excess_asr"
+    excess = value.removeprefix("twin.") in DIFFERENCES
     told = f"{points(cell['value'])} points" if excess else share(cell["value"])
     based = evidence(cell["low"], cell["high"], cell["n"], cell["measured"], signed=excess)
     lines = [head, f"{name} {told}", based]
