@@ -11,7 +11,7 @@ from lab.errors import LabError
 from lab.markup import marked_html
 from lab.page import Html
 from lab.report_cells import as_text, bar, count, interval, rate, rate_and_evidence, strong
-from lab.summaries import HEADLINE, largest_updates, lineage, moved_rungs
+from lab.summaries import HEADLINE, RELIANCE, largest_updates, lineage, moved_rungs
 from lab.tables import DIFFERENCES
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def headline(run: Run) -> list[Html]:
     head = ["measure", "0 to 100 %", "this run", "95 % interval", "n"]
     head += ["clean twin", "95 % interval", "n"] if twin else []
     lines = []
-    for kind, name in HEADLINE.items():
+    for kind, name in {**HEADLINE, **RELIANCE}.items():
         if kind not in own:
             continue
         signed = kind in DIFFERENCES

@@ -105,7 +105,7 @@ class ProgressView:
 
     def _headline(self, event: dict[str, Any]) -> None:
         m = event["measures"]
-        parts = [f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m]
+        parts = [f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m if kind not in RELIANCE]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lab.console.suggestions import what_next
 from lab.console.words import ATTACK, CLEAN, QUIET, bar, highlighted, interval, percent, visible
-from lab.summaries import HEADLINE, largest_updates, lineage, moved_rungs
+from lab.summaries import HEADLINE, RELIANCE, largest_updates, lineage, moved_rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def _headline_table(run: Run, final: pd.DataFrame) -> Table:
         ["", "this run", "95 % interval", "clean twin", "95 % interval", "n"],
     )
     styles = {"untriggered_target_rate": "yellow", "clean_accuracy": CLEAN}
-    for kind, name in HEADLINE.items():
+    for kind, name in {**HEADLINE, **RELIANCE}.items():
         style = styles.get(kind, ATTACK)
         own = _one(headline, kind, "poisoned")
         if own is None:
