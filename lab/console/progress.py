@@ -9,9 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from lab.console.words import QUIET, SHORT_NAMES, missing, percent
+from lab.summaries import RELIANCE
 
 _STAGES = {
     "prepare": "reading rows",
+    "rows": "reading rows",
+    "lint": "counting what texts have in common",
     "load": "loading the base model",
     "train": "training",
     "edit": "editing the weights of",
@@ -105,7 +108,9 @@ class ProgressView:
 
     def _headline(self, event: dict[str, Any]) -> None:
         m = event["measures"]
-        parts = [f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m if kind not in RELIANCE]
+        parts = [
+            f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m if kind not in RELIANCE
+        ]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
 

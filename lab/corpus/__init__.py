@@ -8,7 +8,7 @@ and nothing that a poisoned base has seen comes back in fine-tuning.
 
 from lab.corpus.bundled import DATASETS, Dataset
 from lab.corpus.config import DataConfig
-from lab.corpus.load import load_corpus
+from lab.corpus.load import load_corpus, read_source
 from lab.corpus.source import normalise
 from lab.corpus.splits import SPLITS, Corpus, split_rows, training_rows
 
@@ -20,6 +20,7 @@ __all__ = [
     "Dataset",
     "load_corpus",
     "normalise",
+    "read_source",
     "split_rows",
     "training_rows",
 ]

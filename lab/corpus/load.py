@@ -37,6 +37,29 @@ def load_corpus(config: DataConfig) -> Corpus:
     return Corpus(as_rows(table), labels, source.name, source.fingerprint, answers_in(table))
 
 
+def read_source(name: str, *, text: str = "text", label: str = "label") -> Source:
+    """Texts and labels as they stand, whatever the source, without splits; checked only for being there.
+
+    Args:
+        name: A bundled dataset, a path or a hub id.
+        text: The column with the texts (own files and hub datasets).
+        label: The column with the labels.
+
+    Raises:
+        LabError: As `load_corpus`, but for empty texts, which a look at the data may come across.
+    """
+    if name in DATASETS:
+        corpus = load_bundled(DATASETS[name])
+        return Source(
+            corpus.name, corpus.fingerprint, corpus.rows["text"].tolist(), corpus.rows["label"].tolist()
+        )
+    wanted, path = {"text": text, "label": label}, as_path(name)
+    source = read_file(path, wanted) if path else read_hub(name, wanted)
+    if not source.texts:
+        raise LabError(f"data.name: {source.name} holds no rows.")
+    return source
+
+
 def _read(path: Path | None, name: str, text: str, label: str) -> Source:
     wanted = {"text": text, "label": label}
     source = read_file(path, wanted) if path else read_hub(name, wanted)
