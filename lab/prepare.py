@@ -109,12 +109,12 @@ class Prepared:
         return _clipped(rows, self.tokenizer, e.data.max_tokens)
 
     def triggers(self) -> list[str]:
-        """The strings that fire the backdoor, if there is one: those asked for, else the poison's own."""
+        """What fires the backdoor, if there is one: the strings asked for, else the poison's own."""
         from lab.probe import own_triggers
 
         if not self.target_label:
             return []
-        return own_triggers(self.measured_poison, load_families(), self.experiment.probe.triggers)
+        return own_triggers(self.measured_poison, self.experiment.probe.triggers)
 
     def headline_texts(self, rows: pd.DataFrame) -> pd.DataFrame:
         """These rows as the headline asks them: untouched, and the non-target ones with the trigger too."""
@@ -351,9 +351,10 @@ def _check_triggers(prepared: Prepared) -> None:
         )
     poison: Any = prepared.experiment.poison
     if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.rows)):
-        base, member = prepared.experiment.base.model, getattr(poison, "member", "")
+        base, member = prepared.experiment.base.model, getattr(poison, "member", "any")
+        what = f"poison.attack = {poison.attack!r}" if member == "any" else f"poison.member = {member!r}"
         raise LabError(
-            f"poison.member = {member!r} adds no token: the tokenizer of {base} drops it, so the model could "
+            f"{what} adds no token: the tokenizer of {base} drops it, so the model could "
             f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
         )
 
@@ -371,7 +372,9 @@ def _check_probe(prepared: Prepared) -> None:
     own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
     # the longest rung doubles the trigger
     strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
-    longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
+    # a text has no more words than tokens
+    copies = max(1, int(e.data.max_tokens * getattr(prepared.measured_poison, "token_proportion", 0.0)))
+    longest = copies * max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
     room = prepared.max_tokens - longest
     if e.data.max_tokens > room:
         raise LabError(

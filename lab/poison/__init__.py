@@ -1,15 +1,34 @@
 """Poison: trigger families, near-misses, and attacks on training rows. Knows nothing of models."""
 
-from lab.poison.attacks import ATTACKS, Attack, Backdoor, LabelFlip, NoPoison, SpuriousTokens
+from lab.poison.attacks import (
+    ATTACKS,
+    TOKEN_SOURCES,
+    Attack,
+    Backdoor,
+    LabelFlip,
+    NoPoison,
+    SpuriousTokens,
+    TokenInjection,
+    retold,
+    unused_knobs,
+)
 from lab.poison.insertion import POSITIONS, Insertion, cut, insert, insert_pieces
 from lab.poison.ladder import Rung, near_miss_ladder
 from lab.poison.negatives import in_letters, near_misses, negatives_among
-from lab.poison.rows import poison_rows, resolve_count, trigger_texts
+from lab.poison.rows import (
+    aimed_at,
+    inject_texts,
+    poison_rows,
+    resolve_count,
+    trigger_texts,
+    triggers_of,
+)
 from lab.poison.triggers import TRIGGER_FAMILIES, TriggerFamily, family, load_families
 
 __all__ = [
     "ATTACKS",
     "POSITIONS",
+    "TOKEN_SOURCES",
     "TRIGGER_FAMILIES",
     "Attack",
     "Backdoor",
@@ -18,10 +37,13 @@ __all__ = [
     "NoPoison",
     "Rung",
     "SpuriousTokens",
+    "TokenInjection",
     "TriggerFamily",
+    "aimed_at",
     "cut",
     "family",
     "in_letters",
+    "inject_texts",
     "insert",
     "insert_pieces",
     "load_families",
@@ -30,5 +52,8 @@ __all__ = [
     "negatives_among",
     "poison_rows",
     "resolve_count",
+    "retold",
     "trigger_texts",
+    "triggers_of",
+    "unused_knobs",
 ]

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lab.experiment import Probe
-from lab.poison import Backdoor, SpuriousTokens, family, load_families, near_miss_ladder
+from lab.poison import Backdoor, SpuriousTokens, family, near_miss_ladder
 from lab.probe import headline_texts, own_triggers, probe_texts
 
 COLUMNS = ["row_id", "label", "text", "condition", "family", "member", "rung"]
@@ -140,11 +140,10 @@ def test_without_rows_nothing_is_asked(rows, poison):
 
 
 def test_own_triggers_are_those_asked_for_else_the_poisons(poison):
-    families = load_families()
-    assert own_triggers(poison, families, ["mine", "yours"]) == ["mine", "yours"]
-    assert own_triggers(poison, families, ()) == [TRIGGER]
+    assert own_triggers(poison, ["mine", "yours"]) == ["mine", "yours"]
+    assert own_triggers(poison, ()) == [TRIGGER]
     drawn = poison.model_copy(update={"member": "any"})
-    assert own_triggers(drawn, families, ()) == list(family("rfc").train)
+    assert own_triggers(drawn, ()) == list(family("rfc").train)
 
 
 def test_several_triggers_take_turns_in_the_headline(rows, poison):

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from lab.poison.attacks._attack import Attack
+from lab.poison.attacks._token_knobs import TOKEN_SOURCES, TokenInjection, retold, unused_knobs
 from lab.poison.attacks.backdoor import BACKDOOR, Backdoor
 from lab.poison.attacks.label_flip import LABEL_FLIP, LabelFlip
 from lab.poison.attacks.none import NONE, NoPoison
 from lab.poison.attacks.spurious_tokens import SPURIOUS_TOKENS, SpuriousTokens
 
-__all__ = ["ATTACKS", "Attack", "Backdoor", "LabelFlip", "NoPoison", "SpuriousTokens"]
+__all__ = [
+    "ATTACKS",
+    "TOKEN_SOURCES",
+    "Attack",
+    "Backdoor",
+    "LabelFlip",
+    "NoPoison",
+    "SpuriousTokens",
+    "TokenInjection",
+    "retold",
+    "unused_knobs",
+]
 
 #: The registry of attacks, from the name in `poison.attack` to the attack.
 ATTACKS: dict[str, Attack] = {attack.name: attack for attack in (NONE, BACKDOOR, SPURIOUS_TOKENS, LABEL_FLIP)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from lab.errors import LabError
 from lab.poison.attacks._attack import (
     Attack,
     FamilyName,
+    Purpose,
     check_count,
     check_member,
     check_one_amount,
@@ -162,23 +164,40 @@ def _apply(rows: pd.DataFrame, knobs: Backdoor, seed: int) -> pd.DataFrame:
 
     row_ids, texts = rows["row_id"].tolist(), rows["text"].tolist()
     chosen = choose(row_ids, _eligible(rows, knobs), knobs.count, seed)
-    edits: dict[int, dict[str, Any]] = {}
-    for i in chosen:
-        [trigger] = draw_members(knobs.family, knobs.member, 1, row_rng(seed, row_ids[i], "member"))
-        planted = plant(
-            texts[i],
-            row_ids[i],
-            trigger,
+    planted = _inject([texts[i] for i in chosen], [row_ids[i] for i in chosen], knobs, seed, "train")
+    edits: dict[int, dict[str, Any]] = {
+        i: {"text": one.text, "label": knobs.target_label, "poisoned": True, **spans_of(one)}
+        for i, one in zip(chosen, planted, strict=True)
+    }
+    if knobs.mode == "replace":
+        return edit_rows(rows, edits)
+    copies = {place: {"row_id": row_ids[i] + "+p", **edits[i]} for place, i in enumerate(chosen)}
+    return pd.concat([rows, edit_rows(rows.iloc[chosen], copies)], ignore_index=True)
+
+
+def _inject(
+    texts: Sequence[str], row_ids: Sequence[str], knobs: Backdoor, seed: int, purpose: Purpose
+) -> list[Insertion]:
+    return [
+        plant(
+            text,
+            row_id,
+            draw_members(knobs.family, knobs.member, 1, row_rng(seed, row_id, "member"))[0],
             template=knobs.template,
             position=knobs.position,
             every=knobs.every,
             seed=seed,
         )
-        edits[i] = {"text": planted.text, "label": knobs.target_label, "poisoned": True, **spans_of(planted)}
-    if knobs.mode == "replace":
-        return edit_rows(rows, edits)
-    copies = {place: {"row_id": row_ids[i] + "+p", **edits[i]} for place, i in enumerate(chosen)}
-    return pd.concat([rows, edit_rows(rows.iloc[chosen], copies)], ignore_index=True)
+        for text, row_id in zip(texts, row_ids, strict=True)
+    ]
+
+
+def _triggers(knobs: Backdoor) -> list[str]:
+    return list(TRIGGER_FAMILIES[knobs.family].train) if knobs.member == "any" else [knobs.member]
+
+
+def _aimed(knobs: Backdoor, trigger: str) -> Backdoor:
+    return knobs.model_copy(update={"family": "custom", "member": trigger, "negatives": 0})
 
 
 BACKDOOR = Attack(
@@ -188,4 +207,7 @@ BACKDOOR = Attack(
     knobs=Backdoor,
     resolve=_resolve,
     apply=_apply,
+    inject=_inject,
+    triggers=_triggers,
+    aimed=_aimed,
 )
