@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -408,8 +408,8 @@ def parse_value(text: str, key: str = "") -> Any:
 def _takes_text(key: str) -> bool:
     """Whether a dotted key is a string and nothing else (in any attack, any defense)."""
     section, _, name = key.rpartition(".")
-    if section == "poison":
-        owners = [attack.knobs for attack in ATTACKS.values()]
+    if section.partition(".")[0] == "poison":
+        owners = [_model_at(attack.knobs, section.split(".")[1:]) for attack in ATTACKS.values()]
     elif section.startswith("defense."):
         owners = [defense.knobs for defense in DEFENSES.values()]
     else:
@@ -477,6 +477,7 @@ def _one_sentence(error: ValidationError, model: type[Knobs], prefix: str = "") 
     known = [p for p in path if not p.startswith(("literal[", "constrained", "float", "str", "tuple["))]
     key = ".".join(p for p in [prefix, *known] if p)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    message = message.replace("a valid tuple", "a list")
     given = first["input"]
     shown = "" if isinstance(given, (Mapping, Knobs)) else f" = {given!r}"
     start = f"{key}{shown}: " if key else ""
@@ -484,11 +485,16 @@ def _one_sentence(error: ValidationError, model: type[Knobs], prefix: str = "") 
 
 
 def _model_at(model: type[Knobs], path: list[str]) -> type[Knobs]:
+    """The knobs at a path of keys and, in lists of knobs, numbers; as far down as the path leads."""
     for part in path:
+        if part.isdigit():
+            continue
         field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Knobs):
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Knobs)]
+        if not below:
             return model
-        model = field.annotation
+        model = below[0]
     return model
 
 

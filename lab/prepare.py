@@ -372,15 +372,28 @@ def _check_probe(prepared: Prepared) -> None:
     own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
     # the longest rung doubles the trigger
     strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
-    # a text has no more words than tokens
-    copies = max(1, int(e.data.max_tokens * getattr(prepared.measured_poison, "token_proportion", 0.0)))
-    longest = copies * max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
-    room = prepared.max_tokens - longest
+    longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
+    proportion = getattr(prepared.measured_poison, "token_proportion", 0.0)
+    room = _room(prepared.max_tokens, longest, proportion)
     if e.data.max_tokens > room:
         raise LabError(
-            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens and would be cut "
-            f"off in a window of {prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
+            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens"
+            f"{', several times over,' if proportion else ''} and would be cut off in a window of "
+            f"{prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
         )
+
+
+def _room(window: int, longest: int, proportion: float) -> int:
+    """How many tokens a text may have, so that what is inserted into it fits in the window beside it.
+
+    Args:
+        window: Tokens that the model reads.
+        longest: Tokens of the longest string that is inserted.
+        proportion: How many of them go in, as a share of the text's words, of which there are no more than
+            tokens; at least one does.
+    """
+    fits = (n for n in range(window, 0, -1) if n + max(1, int(n * proportion)) * longest <= window)
+    return next(fits, 0)
 
 
 def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> bool:
