@@ -286,8 +286,9 @@ def listing_line(folder: RunFolder) -> dict[str, Any]:
 
 
 def _later_knobs(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The poison's knobs that not all runs have: those from before a knob differ by none. Lists become text."""
-    knobs = ATTACKS[line["poison.attack"]].knobs if line.get("poison.attack") in ATTACKS else NoPoison
+    """The poison's knobs that not all runs have: older runs differ by none. Lists become text."""
+    attack = str(line.get("poison.attack"))
+    knobs = ATTACKS[attack].knobs if attack in ATTACKS else NoPoison
     later = {name: value for name, value in LATER_KNOBS.items() if name in knobs.model_fields}
     asked = {name: line.get(f"poison.{name}", value) for name, value in later.items()}
     words = {name: value for name, value in line.items() if name == "poison.words"}
