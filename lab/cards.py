@@ -110,7 +110,8 @@ def poison_sentence(poison: Any) -> str:
         return "Nothing was planted in it."
     target = getattr(poison, "target_label", "")
     if isinstance(poison, Relabelling) and not isinstance(poison, Backdoor):
-        return f"A text {trigger_told(poison)} is to give {target}."
+        told = trigger_told(poison)
+        return f"A text {told}{',' if ',' in told else ''} is to give {target}."
     if isinstance(poison, SpuriousTokens):
         return f"The class {target} is marked by {tokens_told(poison)}."
     if not target or not hasattr(poison, "position"):

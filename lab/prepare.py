@@ -373,27 +373,30 @@ def _check_probe(prepared: Prepared) -> None:
     # the longest rung doubles the trigger
     strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
     longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
-    proportion = getattr(prepared.measured_poison, "token_proportion", 0.0)
-    room = _room(prepared.max_tokens, longest, proportion)
+    if proportion := getattr(prepared.measured_poison, "token_proportion", 0.0):
+        _check_many(prepared, longest, proportion)
+        return
+    room = prepared.max_tokens - longest
     if e.data.max_tokens > room:
         raise LabError(
-            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens"
-            f"{', several times over,' if proportion else ''} and would be cut off in a window of "
-            f"{prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
+            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens and would be cut "
+            f"off in a window of {prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
         )
 
 
-def _room(window: int, longest: int, proportion: float) -> int:
-    """How many tokens a text may have, so that what is inserted into it fits in the window beside it.
-
-    Args:
-        window: Tokens that the model reads.
-        longest: Tokens of the longest string that is inserted.
-        proportion: How many of them go in, as a share of the text's words, of which there are no more than
-            tokens; at least one does.
-    """
-    fits = (n for n in range(window, 0, -1) if n + max(1, int(n * proportion)) * longest <= window)
-    return next(fits, 0)
+def _check_many(prepared: Prepared, longest: int, proportion: float) -> None:
+    """Refuse probes that are cut off because many go into one text: how many, its words decide."""
+    probe, window = prepared.experiment.probe, prepared.max_tokens
+    texts = list(prepared.evaluation_rows(probe.split, probe.rows)["text"])
+    lengths = [len(ids) for ids in token_ids(prepared.tokenizer, texts, window)]
+    copies = [max(1, int(len(text.split()) * proportion)) for text in texts]
+    over = sum(n + k * longest > window for n, k in zip(lengths, copies, strict=True))
+    if over:
+        raise LabError(
+            f"poison.token_proportion = {proportion}: probes of up to {longest} tokens go up to "
+            f"{max(copies)} times into a text, and {over} of {len(texts)} would be cut off in a window of {window}; "
+            f"lower it or data.max_tokens = {prepared.experiment.data.max_tokens}, or set probe.scope = headline."
+        )
 
 
 def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> bool:
