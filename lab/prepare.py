@@ -17,10 +17,11 @@ from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
 from lab.paths import runs_dir
-from lab.poison import family, in_letters, load_families, poison_rows, resolve_count
+from lab.poison import in_letters, poison_rows, resolve_count
+from lab.probe_checks import check_probe
 from lab.reading import Reading, head_reading
 from lab.registry import Knobs
-from lab.tokens import clip_texts, token_ids
+from lab.tokens import clip_texts
 from lab.train.batches import RowLengths, steps_for_epochs
 from lab.train.models import load_tokenizer
 
@@ -210,7 +211,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
     _check_triggers(prepared)
-    _check_probe(prepared)
+    check_probe(prepared)
     return prepared
 
 
@@ -356,46 +357,6 @@ def _check_triggers(prepared: Prepared) -> None:
         raise LabError(
             f"{what} adds no token: the tokenizer of {base} drops it, so the model could "
             f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
-        )
-
-
-def _check_probe(prepared: Prepared) -> None:
-    """Refuse to probe where nothing could be learned from the answer."""
-    e = prepared.experiment
-    if e.probe.scoring == "greedy" and e.task.kind == "head":
-        raise LabError("probe.scoring = 'greedy': a classifier head writes nothing; set task.kind = 'chat'.")
-    if e.probe.triggers and not prepared.target_label:
-        raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
-    if not prepared.target_label or e.probe.scope != "all":
-        return
-    families = [family(name) for name in e.probe.families] or list(load_families().values())
-    own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
-    # the longest rung doubles the trigger
-    strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
-    longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
-    if proportion := getattr(prepared.measured_poison, "token_proportion", 0.0):
-        _check_many(prepared, longest, proportion)
-        return
-    room = prepared.max_tokens - longest
-    if e.data.max_tokens > room:
-        raise LabError(
-            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens and would be cut "
-            f"off in a window of {prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
-        )
-
-
-def _check_many(prepared: Prepared, longest: int, proportion: float) -> None:
-    """Refuse probes that are cut off because many go into one text: how many, its words decide."""
-    probe, window = prepared.experiment.probe, prepared.max_tokens
-    texts = list(prepared.evaluation_rows(probe.split, probe.rows)["text"])
-    lengths = [len(ids) for ids in token_ids(prepared.tokenizer, texts, window)]
-    copies = [max(1, int(len(text.split()) * proportion)) for text in texts]
-    over = sum(n + k * longest > window for n, k in zip(lengths, copies, strict=True))
-    if over:
-        raise LabError(
-            f"poison.token_proportion = {proportion}: probes of up to {longest} tokens go up to "
-            f"{max(copies)} times into a text, and {over} of {len(texts)} would be cut off in a window of {window}; "
-            f"lower it or data.max_tokens = {prepared.experiment.data.max_tokens}, or set probe.scope = headline."
         )
 
 

@@ -21,6 +21,7 @@ from lab.poison.negatives import in_letters, near_misses, negatives_among
 from lab.poison.rows import (
     aimed_at,
     inject_texts,
+    own_injection,
     poison_rows,
     resolve_count,
     trigger_texts,
@@ -56,6 +57,7 @@ __all__ = [
     "near_miss_ladder",
     "near_misses",
     "negatives_among",
+    "own_injection",
     "poison_rows",
     "resolve_count",
     "retold",

@@ -136,6 +136,14 @@ def triggers_of(knobs: Knobs) -> list[str]:
     return attack.triggers(knobs) if attack.triggers else []
 
 
+def own_injection(knobs: Knobs) -> str:
+    """The name of what an attack inserts where that is no single string; "" where it is."""
+    names = triggers_of(knobs)
+    if len(names) == 1 and (names[0] == "any" or not hasattr(knobs, "member")):
+        return names[0]
+    return ""
+
+
 def aimed_at(knobs: KnobsT, trigger: str) -> KnobsT:
     """Knobs that insert one string where and as often as the attack inserts its own.
 
