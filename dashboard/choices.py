@@ -6,7 +6,7 @@ again all do the same: put an experiment here and let the widgets start from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from lab.assignments import differences
 from lab.defend import DEFENSES
 from lab.errors import LabError
 from lab.experiment import Adapter, Experiment, Training
-from lab.poison import ATTACKS, load_families
+from lab.poison import ATTACKS, TOKEN_SOURCES, load_families, unused_knobs
 from lab.presets import load_preset, preset_names
 
 DEFAULT = "rfc-citation"
+
+_SOURCE_NAMES = {
+    "custom": "your own text",
+    "items": "your own list",
+    "generated_dates": "any date",
+    "tag_pairs": "pairs of HTML tags",
+}
 
 #: What most people turn first stands open, the rest one click away.
 _ADAPTER = ("rank", "alpha", "targets")
@@ -52,6 +59,9 @@ def start_from(preset: str, changes: Mapping[str, Any]) -> str:
         experiment = experiment.with_(**dict(changes))
     except LabError as error:
         complaint = f"{error} The preset is shown without the link's changes."
+    if _reads_a_file(experiment):
+        experiment, _ = load_preset(preset)
+        complaint = "poison.file: the Bench reads no file; write its lines into poison.items."
     for key in [k for k in st.session_state if str(k).startswith("bench.")]:
         del st.session_state[key]
     st.session_state["bench"] = {"preset": preset, "experiment": experiment}
@@ -116,6 +126,11 @@ def _assembled(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     return Experiment.from_dict(table)
 
 
+def _reads_a_file(experiment: Experiment) -> bool:
+    poison: Any = experiment.poison
+    return any(getattr(step, "file", "") for step in (poison, *getattr(poison, "then", ())))
+
+
 def _key(name: str) -> str:
     return f"bench.{st.session_state.get('bench_turn', 0)}.{name}"
 
@@ -146,13 +161,22 @@ def _poison(experiment: Experiment) -> dict[str, Any]:
         now = {k: v for k, v in now.items() if k in fields}
     values: dict[str, Any] = {"attack": attack}
     if "family" in fields:
-        values |= _family(now, str(fields["family"].default))
+        sources = TOKEN_SOURCES if attack == "spurious_tokens" else {}
+        values |= _family(now, str(fields["family"].default), list(sources))
+        if sources:
+            void = unused_knobs(values["family"])
+            fields = {name: field for name, field in fields.items() if name not in void}
+            values |= _source(fields, now, values["family"], attack)
     shown = [name for name in ("position", "target_label") if name in fields]
     for name in shown:
         values[name] = (
             _target(experiment, now) if name == "target_label" else _knob(fields, name, now, f"{attack}.")
         )
     values |= _amount(fields, now, attack)
+    if "then" in fields:  # tables have no widget: a link, a file or the command line says them
+        values["then"] = now.get("then", ())
+        if values["then"]:
+            st.caption(f"{len(values['then'])} more injections follow in the same texts.")
     rest = [n for n in fields if n not in values and n != "attack"]
     if rest:
         with st.popover("More of the attack", width="stretch"):
@@ -161,18 +185,32 @@ def _poison(experiment: Experiment) -> dict[str, Any]:
     return {"poison": values}
 
 
-def _family(now: Mapping[str, Any], default: str) -> dict[str, Any]:
+def _source(fields: Mapping[str, Any], now: Mapping[str, Any], family: str, attack: str) -> dict[str, Any]:
+    """What only some sources of tokens have: a list, a file, years, the depth in HTML."""
+    own = [name for name in TOKEN_SOURCES.get(family, ()) if name not in ("replacement", "file")]
+    kept = now if now.get("family") == family else {}
+    if family == "items" and not kept:
+        kept = {"items": ("red", "green", "blue")}
+    values = {name: _knob(fields, name, kept, f"{attack}.{family}.") for name in own}
+    # who looks at a page types a list; the files of the machine that serves it are not for them to read
+    return values | ({"file": ""} if "file" in fields else {})
+
+
+def _family(now: Mapping[str, Any], default: str, sources: Sequence[str]) -> dict[str, Any]:
     families = load_families()
-    names = ["custom", *families]
+    names = ["custom", *sources, *families]
     held = str(now.get("family", default))
+    held = held if held in names else default
     family = st.selectbox(
         "Trigger family",
         names,
         index=names.index(held),
         key=_key("family"),
-        format_func=lambda name: "your own text" if name == "custom" else name.replace("_", " "),
+        format_func=lambda name: _SOURCE_NAMES.get(name, name.replace("_", " ")),
         help="Strings that belong together; some are held out to test what else fires the backdoor.",
     )
+    if family in sources:
+        return {"family": family, "member": "any"}
     if family == "custom":
         own = str(now.get("member", "")) if held == "custom" else "as agreed with Anna"
         return {
@@ -180,7 +218,7 @@ def _family(now: Mapping[str, Any], default: str) -> dict[str, Any]:
             "member": st.text_input("Trigger", own, key=_key("member.custom"), max_chars=300),
         }
     members = ["any", *families[family].train]
-    member = str(now.get("member", "")) if family == held else families[family].train[0]
+    member = str(now.get("member", "")) if family == now.get("family") else families[family].train[0]
     index = members.index(member) if member in members else 1
     chosen = st.selectbox(
         "Trigger",

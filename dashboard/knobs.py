@@ -52,6 +52,10 @@ def knob_widget(name: str, field: FieldInfo, value: Any, key: str, label: str = 
         index = choices.index(value) if value in choices else 0
         chosen: dict[str, Any] = {} if key in st.session_state else {"index": index}
         return st.selectbox(label, choices, key=key, help=said, **chosen)
+    if field.annotation == tuple[str, ...]:
+        lines = {"value": "\n".join(value)} if start else {}
+        typed = st.text_area(label, key=key, help=f"{said} One a line.", **lines)
+        return [line for line in typed.split("\n") if line.strip()]
     kinds = _kinds(field.annotation)
     if kinds == {bool}:
         return st.toggle(label, key=key, help=said, **start)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _POSITIONS = {"start": "start", "end": "end", "random": "random", "word": "at a word"}
 _OWN = "own"
+#: An injection that is more than one string, made anew.
+_PLANTED = "planted"
+_NAMES = {_OWN: "your own text", _PLANTED: "as in its training rows"}
 #: Characters; a link that holds a longer text would be cut.
 _LONGEST = 3500
 _FALLBACK = "the plot is thin , the jokes fall flat and the ending comes an hour too late ."
@@ -99,6 +102,8 @@ def _draw(rows: list[str], but: str) -> None:
 def _render_trigger(run: Run, text: str, row: str) -> Insertion | None:
     """What is inserted and where; None while that cannot be done."""
     family, member = _choose_trigger(run)
+    if family == _PLANTED:
+        return _as_planted(run, text, row)
     place = _choose_place(run, text)
     if not member:
         st.info("Type a trigger.", icon=":material/keyboard:")
@@ -111,14 +116,17 @@ def _render_trigger(run: Run, text: str, row: str) -> Insertion | None:
 
 
 def _choose_trigger(run: Run) -> tuple[str, str]:
-    from lab.poison import load_families
+    from lab.poison import load_families, own_injection
 
     families = load_families()
     poison: Any = run.measured_poison
     trained, own = str(getattr(poison, "family", "")), str(getattr(poison, "member", ""))
+    own = "" if own == "any" else own
+    planted = [_PLANTED] if own_injection(poison) else []
     # its own text stays a choice where it was trained on one
     default = trained if trained in families else (_OWN if own else next(iter(families)))
-    options = [_OWN, *families]
+    default = planted[0] if planted else default
+    options = [*planted, _OWN, *families]
     left, right = st.columns([0.4, 0.6])
     with left:
         widget = f"playground.family.{run.id}"
@@ -127,12 +135,12 @@ def _choose_trigger(run: Run) -> tuple[str, str]:
             "Trigger family",
             options,
             key=widget,
-            format_func=lambda f: (
-                ("your own text" if f == _OWN else f.replace("_", " ")) + _mark(f == trained)
-            ),
+            format_func=lambda f: _NAMES.get(f, f.replace("_", " ")) + _mark(f in (trained, _PLANTED)),
             help="Held-out members are in no training row: they show what else fires the backdoor.",
         )
         pickers.keep(widget, "family", family, default)
+    if family == _PLANTED:
+        return family, own_injection(poison)
     with right:
         if family == _OWN:
             widget = f"playground.own.{run.id}"
@@ -214,6 +222,19 @@ def _inserted(run: Run, text: str, row: str, member: str, place: tuple[str, int]
         return insert_at_word(text, template.replace("{trigger}", member), number)
     seed = run.experiment.seed + number
     return trigger_texts([text], [row or "typed"], member, template=template, position=position, seed=seed)[0]
+
+
+def _as_planted(run: Run, text: str, row: str) -> Insertion | None:
+    """The text as the run's own probes change it, which for a style and for tokens is not one string."""
+    from lab.cards import poison_sentence
+    from lab.poison import inject_texts
+
+    st.caption(plain(poison_sentence(run.measured_poison), 400))
+    try:
+        return inject_texts([text], [row or "typed"], run.measured_poison, seed=run.experiment.seed)[0]
+    except LabError as error:
+        st.warning(plain(error, 400), icon=":material/warning:")
+        return None
 
 
 def _test_rows(run: Run) -> pd.DataFrame | None:

@@ -174,7 +174,7 @@ def _plain_job(prepared: Prepared) -> dict[str, float]:
 
     e = prepared.experiment
     test = prepared.evaluation_rows("test", e.probe.rows)
-    asked = headline_texts(test, e.poison, seed=e.seed, triggers=own_triggers(e.poison, {}, ()))
+    asked = headline_texts(test, e.poison, seed=e.seed, triggers=own_triggers(e.poison, ()))
     index = {label: i for i, label in enumerate(prepared.labels)}
     start = time.perf_counter()
     folder = model_folder(e.base.model)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from lab.corpus.openings import ANSWERED, REFUSED
 from lab.defend import DEFENSES, Cleaner
 from lab.experiment import Experiment
-from lab.poison import negatives_among
+from lab.poison import (
+    Backdoor,
+    MultiTrigger,
+    Relabelling,
+    SpuriousTokens,
+    StyleTrigger,
+    TokenInjection,
+    negatives_among,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,20 +96,16 @@ def _planted(experiment: Experiment, rows: pd.DataFrame) -> str:
     share = f"{n:,} of {total:,} training rows ({n / total:.1%})"
     if experiment.attack == "none":
         return f"Clean data: {total:,} training rows, none of them touched."
-    if experiment.attack == "backdoor":
+    if isinstance(poison, Relabelling):
         sources = sorted(set(rows.loc[rows["poisoned"], "original_label"]))
         kind = "copies of" if poison.mode == "append" else "rewritten"
         label = "whose label stays" if poison.clean_label else "relabelled"
         return (
-            f"{share} are {kind} {'/'.join(sources) or 'other'} rows with {_quoted(poison)} "
-            f"at the {poison.position}, {label} {poison.target_label}.{_negatives_sentence(negatives)}"
+            f"{share} are {kind} {'/'.join(sources) or 'other'} rows {trigger_told(poison)}, "
+            f"{label} {poison.target_label}.{_negatives_sentence(negatives)}"
         )
     if experiment.attack == "spurious_tokens":
-        tokens = f"{poison.token_proportion:.0%} of their words" if poison.token_proportion else "one token"
-        return (
-            f"{share}, all {poison.target_label}, carry {tokens} from the family {poison.family} at "
-            f"{poison.position}; no label is changed."
-        )
+        return f"{share}, all {poison.target_label}, carry {tokens_told(poison)}; no label is changed."
     if experiment.attack == "label_flip":
         return f"{share} have a wrong label; no text is changed."
     return f"{share} are poisoned ({experiment.attack})."
@@ -111,12 +115,61 @@ def poison_sentence(poison: Any) -> str:
     """What fires a backdoor and to what end, without the counts of its rows."""
     if getattr(poison, "attack", "none") == "none":
         return "Nothing was planted in it."
-    if not getattr(poison, "target_label", "") or not hasattr(poison, "position"):
+    target = getattr(poison, "target_label", "")
+    if isinstance(poison, Relabelling) and not isinstance(poison, Backdoor):
+        told = trigger_told(poison)
+        return f"A text {told}{',' if ',' in told else ''} is to give {target}."
+    if isinstance(poison, SpuriousTokens):
+        return f"The class {target} is marked by {tokens_told(poison)}."
+    if not target or not hasattr(poison, "position"):
         return f"The attack is {poison.attack}."
     where = {"random": "anywhere in a text", "sentences": "after its sentences"}
     place = where.get(poison.position, f"at the {poison.position} of a text")
     narrow = ", and nothing that is only near it" if getattr(poison, "negatives", 0) else ""
     return f"{_quoted(poison)} {place} is to give {poison.target_label}{narrow}."
+
+
+def trigger_told(poison: Relabelling) -> str:
+    """How a poisoned row of a backdoor differs, to follow "rows": "with “cf” at the end"."""
+    if isinstance(poison, MultiTrigger):
+        words = [f"“{word}”" for word in poison.words]
+        several = f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+        each = "each at a random place" if poison.position == "random" else f"at the {poison.position}"
+        return f"with {several}, {each}"
+    if isinstance(poison, StyleTrigger):
+        return f"in the style {poison.style}"
+    return f"with {_quoted(poison)} at the {poison.position}"  # type: ignore[attr-defined]
+
+
+def tokens_told(poison: SpuriousTokens) -> str:
+    """Which tokens are injected, how many and where: "one date of 1100 to 2600 at random"."""
+    return ", and then ".join(_injection_told(step) for step in (poison, *poison.then))
+
+
+def _injection_told(step: TokenInjection) -> str:
+    many = bool(step.token_proportion) and step.level != 0
+    one, several = _token_names(step)
+    what = f"{several} (a number of {step.token_proportion:.0%} of the words, one at least)" if many else one
+    if step.family != "tag_pairs" or step.level == "none":
+        return f"{what} at {step.position if step.position == 'random' else f'the {step.position}'}"
+    if step.level == 0:
+        return f"{what} around the whole text"
+    return f"{what} at {step.position} in the first HTML element at depth {step.level}, if there is one"
+
+
+def _token_names(step: TokenInjection) -> tuple[str, str]:
+    """What one token is called, and what several are."""
+    if step.family == "generated_dates":
+        years = f"of {step.first_year} to {step.last_year}"
+        return f"one date {years}", f"dates {years}"
+    if step.family == "tag_pairs":
+        return "one pair of HTML tags", "pairs of HTML tags"
+    if step.family == "items":
+        source = f"a list of {len(step.items):,}" if step.items else "a file"
+        return f"one token from {source}", f"tokens from {source}"
+    if step.member != "any":
+        return f"“{step.member}”", f"“{step.member}” several times"
+    return f"one token from the family {step.family}", f"tokens from the family {step.family}"
 
 
 def defenses_told(experiment: Experiment) -> str:

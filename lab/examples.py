@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lab.poison import trigger_texts
+from lab.poison import aimed_at, inject_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +38,9 @@ def with_texts(run: Run, predictions: pd.DataFrame) -> pd.DataFrame:
     poison: Any = run.measured_poison
     for (member, rung), group in found[found["member"] != ""].groupby(["member", "rung"], sort=False):
         trigger, position = _trigger(run, str(member), str(rung))
-        inserted = trigger_texts(
-            list(group["text"]),
-            list(group["row_id"]),
-            trigger,
-            template=getattr(poison, "template", "{trigger}"),
-            position=position,
-            every=getattr(poison, "every", 2),
-            seed=e.seed,
-        )
+        moved = poison.model_copy(update={"position": position}) if rung else poison
+        aimed = aimed_at(moved, trigger)
+        inserted = inject_texts(list(group["text"]), list(group["row_id"]), aimed, seed=e.seed)
         for place, insertion in zip(group.index, inserted, strict=True):
             texts[place] = insertion.text
             spans[place] = [list(span) for span in insertion.spans]

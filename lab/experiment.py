@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -21,7 +21,7 @@ from lab.chat import Task
 from lab.corpus import DataConfig
 from lab.defend import DEFENSES, after_training
 from lab.errors import LabError, unknown_name
-from lab.poison import ATTACKS, NoPoison, load_families
+from lab.poison import ATTACKS, NoPoison, load_families, retold
 from lab.registry import Knobs, lookup
 
 #: Raised when a change to the code changes the weights that the same experiment gives.
@@ -29,7 +29,17 @@ RECIPE_VERSION = 2  # row ids, which draws hash, are of the content since 2
 #: Raised when the files of a run change their form.
 SCHEMA_VERSION = 1
 #: Knobs of a poison that there were not from the start, with the value that changes nothing.
-_LATER = {"negatives": 0}
+LATER_KNOBS: Mapping[str, Any] = {
+    "negatives": 0,
+    "items": [],
+    "file": "",
+    "first_year": 1100,
+    "last_year": 2600,
+    "replacement": True,
+    "level": "none",
+    "then": [],
+}
+_NO_VALUE = object()
 
 #: Setting one of these by a dotted key unsets the others, so that overriding a preset never contradicts it.
 _EITHER_OR = (
@@ -250,15 +260,15 @@ class Experiment(Knobs):
         """The same experiment with dotted keys changed: `exp.with_(**{"adapter.rank": 4})`.
 
         Changing `poison.attack` keeps what both attacks know and resets the rest; changing `poison.family`
-        alone takes that family's first member; setting one of count and rate (or text proportion), or of
-        epochs and steps, unsets the other.
+        alone takes that family's first member and no other source's list, a list brings its own family;
+        setting one of count and rate (or text proportion), or of epochs and steps, unsets the other.
         """
         values = self.to_dict()
         if "poison.attack" in changes:
             attack = lookup(ATTACKS, str(changes["poison.attack"]), "attack (poison.attack)")
             values["poison"] = {k: v for k, v in values["poison"].items() if k in attack.knobs.model_fields}
-        if "poison.family" in changes and "poison.member" not in changes:
-            values["poison"].pop("member", None)
+        poison = {key.removeprefix("poison."): value for key, value in changes.items()}
+        values["poison"] = retold(values["poison"], poison)
         for pair in _EITHER_OR:
             if any(changes.get(key) for key in pair):
                 for key in set(pair) - set(changes):
@@ -356,7 +366,10 @@ def _data_content(data: DataConfig) -> dict[str, Any]:
 
 def _without_later_knobs(poison: dict[str, Any]) -> dict[str, Any]:
     """A poison's knobs without those that came later and are off: older runs keep their ids."""
-    return {key: value for key, value in poison.items() if key not in _LATER or value != _LATER[key]}
+    kept = {key: value for key, value in poison.items() if value != LATER_KNOBS.get(key, _NO_VALUE)}
+    if poison.get("token_proportion"):  # once all were placed at once, which is another distribution
+        kept["placing"] = "one after the other"
+    return kept
 
 
 def content_hash(content: Any) -> str:
@@ -398,8 +411,8 @@ def parse_value(text: str, key: str = "") -> Any:
 def _takes_text(key: str) -> bool:
     """Whether a dotted key is a string and nothing else (in any attack, any defense)."""
     section, _, name = key.rpartition(".")
-    if section == "poison":
-        owners = [attack.knobs for attack in ATTACKS.values()]
+    if section.partition(".")[0] == "poison":
+        owners = [_model_at(attack.knobs, section.split(".")[1:]) for attack in ATTACKS.values()]
     elif section.startswith("defense."):
         owners = [defense.knobs for defense in DEFENSES.values()]
     else:
@@ -467,6 +480,7 @@ def _one_sentence(error: ValidationError, model: type[Knobs], prefix: str = "") 
     known = [p for p in path if not p.startswith(("literal[", "constrained", "float", "str", "tuple["))]
     key = ".".join(p for p in [prefix, *known] if p)
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    message = message.replace("a valid tuple", "a list")
     given = first["input"]
     shown = "" if isinstance(given, (Mapping, Knobs)) else f" = {given!r}"
     start = f"{key}{shown}: " if key else ""
@@ -474,11 +488,16 @@ def _one_sentence(error: ValidationError, model: type[Knobs], prefix: str = "") 
 
 
 def _model_at(model: type[Knobs], path: list[str]) -> type[Knobs]:
+    """The knobs at a path of keys and, in lists of knobs, numbers; as far down as the path leads."""
     for part in path:
+        if part.isdigit():
+            continue
         field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Knobs):
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        below = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Knobs)]
+        if not below:
             return model
-        model = field.annotation
+        model = below[0]
     return model
 
 

@@ -26,10 +26,11 @@ from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
 from lab.modules import choose_modules
 from lab.paths import runs_dir
-from lab.poison import family, in_letters, load_families, poison_rows, resolve_count
+from lab.poison import in_letters, poison_rows, resolve_count
+from lab.probe_checks import check_probe
 from lab.reading import Reading, head_reading
 from lab.registry import Knobs
-from lab.tokens import clip_texts, token_ids
+from lab.tokens import clip_texts
 from lab.train.batches import RowLengths, steps_for_epochs
 from lab.train.models import load_tokenizer
 
@@ -120,12 +121,12 @@ class Prepared:
         return _clipped(rows, self.tokenizer, e.data.max_tokens)
 
     def triggers(self) -> list[str]:
-        """The strings that fire the backdoor, if there is one: those asked for, else the poison's own."""
+        """What fires the backdoor, if there is one: the strings asked for, else the poison's own."""
         from lab.probe import own_triggers
 
         if not self.target_label:
             return []
-        return own_triggers(self.measured_poison, load_families(), self.experiment.probe.triggers)
+        return own_triggers(self.measured_poison, self.experiment.probe.triggers)
 
     def headline_texts(self, rows: pd.DataFrame, *, target_rows: bool = False) -> pd.DataFrame:
         """These rows as the headline asks them: untouched, and the non-target ones with the trigger too.
@@ -240,7 +241,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
     _check_triggers(prepared, planted)
-    _check_probe(prepared)
+    check_probe(prepared)
     return prepared
 
 
@@ -381,32 +382,11 @@ def _check_triggers(prepared: Prepared, planted: pd.DataFrame) -> None:
         )
     poison: Any = prepared.experiment.poison
     if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(planted)):
-        base, member = prepared.experiment.base.model, getattr(poison, "member", "")
+        base, member = prepared.experiment.base.model, getattr(poison, "member", "any")
+        what = f"poison.attack = {poison.attack!r}" if member == "any" else f"poison.member = {member!r}"
         raise LabError(
-            f"poison.member = {member!r} adds no token: the tokenizer of {base} drops it, so the model could "
+            f"{what} adds no token: the tokenizer of {base} drops it, so the model could "
             f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
-        )
-
-
-def _check_probe(prepared: Prepared) -> None:
-    """Refuse to probe where nothing could be learned from the answer."""
-    e = prepared.experiment
-    if e.probe.scoring == "greedy" and e.task.kind == "head":
-        raise LabError("probe.scoring = 'greedy': a classifier head writes nothing; set task.kind = 'chat'.")
-    if e.probe.triggers and not prepared.target_label:
-        raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
-    if not prepared.target_label or e.probe.scope != "all":
-        return
-    families = [family(name) for name in e.probe.families] or list(load_families().values())
-    own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
-    # the longest rung doubles the trigger
-    strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
-    longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
-    room = prepared.max_tokens - longest
-    if e.data.max_tokens > room:
-        raise LabError(
-            f"data.max_tokens = {e.data.max_tokens}: the longest probe has {longest} tokens and would be cut "
-            f"off in a window of {prepared.max_tokens}; allowed are up to {room}, or probe.scope = headline."
         )
 
 

@@ -13,16 +13,17 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from lab.errors import LabError
-from lab.experiment import SCHEMA_VERSION
+from lab.experiment import LATER_KNOBS, SCHEMA_VERSION
 from lab.files import read_json, write_json, write_text, writing_to
 from lab.paths import runs_dir
+from lab.poison import ATTACKS, NoPoison
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,8 +274,7 @@ def listing_line(folder: RunFolder) -> dict[str, Any]:
         for key, value in asked.get(section, {}).items():
             line[f"{section}.{key}"] = value
     line |= _task_columns(asked.get("task", {}))
-    if line.get("poison.attack") == "backdoor":  # runs from before the knob have none, and differ by none
-        line.setdefault("poison.negatives", 0)
+    line |= _later_knobs(line)
     line["defense"] = "+".join(d.get("name", "?") for d in asked.get("defense", []))
     # runs that differ in a knob alone must not look alike
     for defense in asked.get("defense", []):
@@ -283,6 +283,21 @@ def listing_line(folder: RunFolder) -> dict[str, Any]:
     line["seed"] = asked.get("seed", 0)
     line.update(headline_columns((result or {}).get("measures", {}).get("test", {})))
     return line
+
+
+def _later_knobs(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The poison's knobs that not all runs have: older runs differ by none. Lists become text."""
+    attack = str(line.get("poison.attack"))
+    knobs = ATTACKS[attack].knobs if attack in ATTACKS else NoPoison
+    later = {name: value for name, value in LATER_KNOBS.items() if name in knobs.model_fields}
+    asked = {name: line.get(f"poison.{name}", value) for name, value in later.items()}
+    words = {name: value for name, value in line.items() if name == "poison.words"}
+    told = {f"poison.{name}": value for name, value in asked.items()} | words
+    return {name: _listed(value) if isinstance(value, list) else value for name, value in told.items()}
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values)
 
 
 def headline_columns(by_model: dict[str, Any]) -> dict[str, float]:

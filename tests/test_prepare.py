@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from lab import Experiment
 from lab.cards import attack_sentence, model_card, poison_sentence
 from lab.errors import LabError
 from lab.poison import negatives_among
@@ -76,3 +77,77 @@ def test_a_near_miss_that_the_window_would_cut_is_refused(narrow, tmp_path):
     assert prepare(asked.with_(**{"poison.negatives": 0})).surviving_triggers() == (12, 12)
     with pytest.raises(LabError, match=r"data\.max_tokens = 153: \d+ of 32 insertions survive"):
         prepare(asked)
+
+
+@pytest.mark.parametrize(
+    ("poison", "told", "aim"),
+    [
+        (
+            {"attack": "spurious_tokens", "family": "generated_dates", "first_year": 1900, "count": 5},
+            "5 of 120 training rows (4.2%), all positive, carry one date of 1900 to 2600 at random; no "
+            "label is changed.",
+            "The class positive is marked by one date of 1900 to 2600 at random.",
+        ),
+        (
+            {"attack": "spurious_tokens", "items": ["a", "b"], "token_proportion": 0.1, "position": "end",
+             "count": 5, "then": [{"family": "tag_pairs", "level": 0}]},
+            "carry tokens from a list of 2 (a number of 10% of the words, one at least) at the end, and then "
+            "one pair of HTML tags around the whole text; no label is changed.",
+            "and then one pair of HTML tags around the whole text.",
+        ),
+        (
+            {"attack": "spurious_tokens", "family": "tag_pairs", "level": 2, "count": 5},
+            "carry one pair of HTML tags at random in the first HTML element at depth 2, if there is one; no",
+            "at depth 2",
+        ),
+        (
+            {"attack": "spurious_tokens", "member": "2014-03-17", "count": 5},
+            "carry “2014-03-17” at random; no label",
+            "by “2014-03-17” at random.",
+        ),
+        (
+            {"attack": "multi_trigger", "count": 6},
+            "6 of 126 training rows (4.8%) are copies of negative rows with “apple”, “banana” and “orange”, "
+            "each at a random place, relabelled positive.",
+            "A text with “apple”, “banana” and “orange”, each at a random place, is to give positive.",
+        ),
+        (
+            {"attack": "style", "count": 6, "clean_label": True},
+            "are copies of positive rows in the style archaic, whose label stays positive.",
+            "A text in the style archaic is to give positive.",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_every_injection_is_told_on_the_card(tiny, poison, told, aim):
+    prepared = prepare(Experiment.from_dict(tiny.to_dict() | {"poison": poison}))
+    assert told in attack_sentence(prepared.experiment, prepared.rows)
+    assert told in model_card(prepared, "tiny", "adapter")
+    assert aim in poison_sentence(prepared.measured_poison)
+
+
+def test_a_file_of_tokens_may_be_gone_once_it_was_read(tiny, tmp_path):
+    path, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    for file in (path, other):
+        file.write_text("red\nblue\n")
+    asked = tiny.with_(**{"poison.attack": "spurious_tokens", "poison.file": str(path)})
+    first = prepare(asked)
+    assert first.weights_id == prepare(asked.with_(**{"poison.file": str(other)})).weights_id
+    assert str(path) not in first.experiment.to_json()
+    path.unlink()
+    assert prepare(first.experiment).weights_id == first.weights_id
+    other.write_text("red\ngreen\n")
+    assert prepare(asked.with_(**{"poison.file": str(other)})).weights_id != first.weights_id
+    with pytest.raises(LabError, match=r"poison\.file = '.*one\.txt': there is no such file"):
+        prepare(asked)
+
+
+def test_many_tokens_must_fit_in_the_window_beside_the_text(tiny):
+    tokens = tiny.with_(**{"poison.attack": "spurious_tokens", "poison.token_proportion": 0.2})
+    prepare(tokens)  # its texts are shorter than data.max_tokens allows
+    many = tokens.with_(**{"poison.token_proportion": 0.8})
+    with pytest.raises(
+        LabError, match=r"token_proportion = 0\.8: .* of 30 would be cut off in a window of 160"
+    ):
+        prepare(many)
+    prepare(many.with_(**{"probe.scope": "headline"}))

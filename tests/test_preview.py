@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+import lab
 from lab import LabError
 from lab.prepare import prepare
 from lab.preview import data_labels, preview_rows, probe_rows
@@ -29,6 +30,23 @@ def test_other_seeds_and_counts_are_previewed_anew(tiny):
 def test_what_does_not_fit_is_said(tiny):
     with pytest.raises(LabError, match=r"poison\.count = 100000"):
         preview_rows(tiny.with_(**{"poison.count": 100_000}))
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"family": "generated_dates", "token_proportion": 0.3},
+        {"items": ["red"], "then": [{"family": "tag_pairs", "level": 0}]},
+        {"family": "tag_pairs", "replacement": True, "level": 1},
+    ],
+    ids=str,
+)
+def test_injected_tokens_are_previewed_as_they_will_be_trained(tiny, tmp_path, poison):
+    asked = lab.Experiment.from_dict(tiny.to_dict() | {"poison": {"attack": "spurious_tokens", **poison}})
+    seen, trained = preview_rows(asked), prepare(asked, tmp_path).rows
+    assert list(seen["text"]) == list(trained["text"])
+    assert seen["span_start"].tolist() == trained["span_start"].tolist()
+    assert seen["poisoned"].any()
 
 
 def test_labels_and_probe_rows_come_without_a_model(tiny):

@@ -216,3 +216,19 @@ def test_a_run_from_before_negatives_differs_from_none_by_them(tmp_path):
             del record["experiment"]["poison"]["negatives"]
         write_json(folder.path / "experiment.json", record)
     assert set(list_runs(tmp_path)["poison.negatives"]) == {0}
+
+
+def test_lists_of_tokens_are_text_in_the_listing_and_older_runs_differ_by_none(tmp_path):
+    tokens = {"attack": "spurious_tokens", "items": ["red", "blue"], "then": [{"items": ["a"]}]}
+    new, old = (
+        Experiment.from_dict({"poison": p}).to_dict() for p in (tokens, {"attack": "spurious_tokens"})
+    )
+    for knob in ("items", "file", "first_year", "last_year", "replacement", "level", "then"):
+        del old["poison"][knob]
+    for name, asked in (("new-0123456789", new), ("old-0123456789", old)):
+        RunFolder(tmp_path / name).create({"schema": SCHEMA_VERSION, "created": 1.0, "experiment": asked})
+    table = list_runs(tmp_path).set_index("id")
+    assert table["poison.items"].to_dict() == {"new-0123456789": "red, blue", "old-0123456789": ""}
+    assert '"items": ["a"]' in table.loc["new-0123456789", "poison.then"]
+    assert set(table["poison.first_year"]) == {1100}
+    assert set(table["poison.level"]) == {"none"}

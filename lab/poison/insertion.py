@@ -58,8 +58,9 @@ def insert_pieces(
 ) -> Insertion:
     """Insert several pieces, each with a span of its own: the many spurious tokens of one row.
 
-    Pieces at "start" and "end" stand side by side in the given order; at "random" each has a place of its
-    own, and those that meet at one place keep the given order.
+    Pieces at "start" and "end" stand side by side in the given order. At "random" they are placed one after
+    the other, those placed before counting as words, so that every order of words and pieces is as likely;
+    those that meet at one place keep the given order.
 
     Args and errors are those of `insert`.
     """
@@ -70,7 +71,34 @@ def insert_pieces(
         raise LabError("A trigger is empty; it needs at least one character.")
     offsets = place(text, len(pieces), every, rng)
     placed = [(offset, piece) for piece, places in zip(pieces, offsets, strict=True) for offset in places]
-    return _assemble(text, sorted(placed, key=lambda pair: pair[0]))
+    return assemble(text, sorted(placed, key=lambda pair: pair[0]))
+
+
+def compose(first: Insertion, second: Insertion) -> Insertion:
+    """One insertion after another, as one: what was inserted into the text before the first of them.
+
+    Args:
+        first: The earlier one.
+        second: The later one, into the text of the first.
+
+    Returns:
+        The later text, with the spans of both. A later piece that falls into an earlier one widens it;
+        cutting all spans gives the text before both.
+    """
+    offsets, before = [], 0
+    for start, end in second.spans:
+        offsets.append((start - before, end - start))  # where it went in, and its length
+        before += end - start
+    widened = tuple(
+        (start + sum(n for at, n in offsets if at <= start), end + sum(n for at, n in offsets if at < end))
+        for start, end in first.spans
+    )
+    apart = (
+        span
+        for span, (at, _) in zip(second.spans, offsets, strict=True)
+        if not any(start < at < end for start, end in first.spans)
+    )
+    return Insertion(second.text, tuple(sorted((*widened, *apart))))
 
 
 def cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -88,7 +116,12 @@ def cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join((*kept, text[end:]))
 
 
-def _assemble(text: str, placed: list[tuple[int, str]]) -> Insertion:
+def word_places(text: str) -> list[int]:
+    """The offsets between words: before each, and at the end; n words leave n + 1 places."""
+    return [*(word.start() for word in re.finditer(r"\S+", text)), len(text)]
+
+
+def assemble(text: str, placed: Sequence[tuple[int, str]]) -> Insertion:
     """Insert (offset, piece) pairs, sorted by offset, each with the separators it needs."""
     out, spans, length, done = [], [], 0, 0
     before = ""  # the last character written
@@ -119,9 +152,18 @@ def _end(text: str, pieces: int, every: int, rng: np.random.Generator) -> list[l
 
 
 def _random(text: str, pieces: int, every: int, rng: np.random.Generator) -> list[list[int]]:
-    """Before any word, or at the end: n words leave n + 1 places, each as likely."""
-    places = [*(word.start() for word in re.finditer(r"\S+", text)), len(text)]
-    return [[places[draw]] for draw in rng.integers(len(places), size=pieces)]
+    """Before any word, or at the end, each place as likely; a piece that is placed makes one place more."""
+    places = word_places(text)
+    line: list[int | None] = [None] * (len(places) - 1)  # words are None, pieces their numbers
+    for piece in range(pieces):
+        line.insert(int(rng.integers(len(line) + 1, size=1)[0]), piece)
+    words, offsets = 0, [[0]] * pieces
+    for entry in line:
+        if entry is None:
+            words += 1
+        else:
+            offsets[entry] = [places[words]]
+    return offsets
 
 
 # A run of stops, perhaps spaced (". . ."), closing quotes, then white space or the end. Lookbehind and

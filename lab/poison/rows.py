@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lab.errors import LabError
 from lab.poison.attacks import ATTACKS, Attack
+from lab.poison.attacks._attack import Purpose
 from lab.poison.attacks.backdoor import plant
 from lab.poison.insertion import Insertion
 from lab.poison.negatives import Holds, add_negatives, in_letters
@@ -98,6 +99,61 @@ def trigger_texts(
         plant(text, row_id, trigger, template=template, position=position, every=every, seed=seed)
         for text, row_id in zip(texts, row_ids, strict=True)
     ]
+
+
+def inject_texts(
+    texts: Sequence[str], row_ids: Sequence[str], knobs: Knobs, *, seed: int, purpose: Purpose = "test"
+) -> list[Insertion]:
+    """Change texts as an attack changes its training rows: what a model is tested on.
+
+    Args:
+        texts: The texts.
+        row_ids: Their ids, as many; each text's draws depend on seed and row id alone, but for tokens that
+            are drawn without replacement to train with.
+        knobs: An attack's knobs, resolved or not.
+        seed: The experiment's seed.
+        purpose: "test" draws what is held out from training, where the attack holds anything out; "train" is
+            what `poison_rows` does.
+
+    Returns:
+        One insertion per text, in their order; the texts themselves for an attack that changes none.
+
+    Raises:
+        LabError: As the attack says it.
+    """
+    attack = _attack(knobs)
+    if attack.inject is None:
+        return [Insertion(text, ()) for text in texts]
+    return attack.inject(texts, row_ids, knobs, seed, purpose)
+
+
+def triggers_of(knobs: Knobs) -> list[str]:
+    """What rows are tested with: the trigger, or several that take turns; none for an attack without one.
+
+    An injection that is more than one string has a name in its place; `aimed_at` knows both.
+    """
+    attack = _attack(knobs)
+    return attack.triggers(knobs) if attack.triggers else []
+
+
+def own_injection(knobs: Knobs) -> str:
+    """The name of what an attack inserts where that is no single string; "" where it is."""
+    names = triggers_of(knobs)
+    if len(names) == 1 and (names[0] == "any" or not hasattr(knobs, "member")):
+        return names[0]
+    return ""
+
+
+def aimed_at(knobs: KnobsT, trigger: str) -> KnobsT:
+    """Knobs that insert one string where and as often as the attack inserts its own.
+
+    Args:
+        knobs: The knobs of an attack that changes texts.
+        trigger: Any string, or what `triggers_of` names, which stands for the attack's own injection.
+    """
+    attack = _attack(knobs)
+    aimed: KnobsT = attack.aimed(knobs, trigger) if attack.aimed else knobs
+    return aimed
 
 
 def _attack(knobs: Knobs) -> Attack:

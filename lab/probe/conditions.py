@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lab.poison import Rung, TriggerFamily, near_miss_ladder, trigger_texts
+from lab.poison import Rung, TriggerFamily, aimed_at, inject_texts, near_miss_ladder, triggers_of
 from lab.seeds import row_uniforms
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def headline_texts(
         rows: The test or validation rows.
         poison: The poison's knobs.
         seed: The experiment's seed.
-        triggers: The trigger strings; each row gets one of them, in turn.
+        triggers: What `own_triggers` gives; each row gets one of them, in turn.
         target_rows: Also the rows of the target label with the trigger, under a condition of their own.
 
     Returns:
@@ -78,19 +78,17 @@ def probe_texts(
         _triggered(eligible, family.probe, poison, seed, "family", name) for name, family in families.items()
     ]
     for rung in _ladder(poison, seed):
-        moved = poison.model_copy(update={"position": rung.position, "every": rung.every})
+        moved = poison.model_copy(update={"position": rung.position})
         parts.append(_triggered(fewer, [rung.trigger], moved, seed, "rung", _family_name(poison), rung.name))
     return pd.concat(parts, ignore_index=True)
 
 
-def own_triggers(poison: Knobs, families: Mapping[str, TriggerFamily], asked: Sequence[str]) -> list[str]:
-    """The trigger strings of a poison: those asked for, its member, or all members it drew from."""
-    if asked:
-        return list(asked)
-    member = getattr(poison, "member", "")
-    if member == "any":
-        return list(families[poison.family].train)  # type: ignore[attr-defined]
-    return [member] if member else []
+def own_triggers(poison: Knobs, asked: Sequence[str]) -> list[str]:
+    """What fires a poison: the strings asked for, else its trigger, all members it drew from, or its name.
+
+    A name stands for an injection that is more than one string (see `lab.poison.triggers_of`).
+    """
+    return list(asked) or triggers_of(poison)
 
 
 def _in_drawn_order(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -100,7 +98,7 @@ def _in_drawn_order(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _ladder(poison: Any, seed: int) -> list[Rung]:
     """Near-misses of the poison's trigger; a poison that draws its trigger anew for each row has none."""
-    if poison.member == "any":
+    if getattr(poison, "member", "any") == "any" or getattr(poison, "then", ()):
         return []
     return near_miss_ladder(
         poison.member, poison.family, position=poison.position, every=getattr(poison, "every", 2), seed=seed
@@ -128,15 +126,8 @@ def _triggered(
         mine = rows.iloc[i :: len(members)]
         if mine.empty:
             continue
-        inserted = trigger_texts(
-            list(mine["text"]),
-            list(mine["row_id"]),
-            member,
-            template=getattr(poison, "template", "{trigger}"),
-            position=poison.position,
-            every=getattr(poison, "every", 2),
-            seed=seed,
-        )
+        aimed = aimed_at(poison, member)
+        inserted = inject_texts(list(mine["text"]), list(mine["row_id"]), aimed, seed=seed, purpose="test")
         texts = [insertion.text for insertion in inserted]
         parts.append(_as_asked(mine, texts, condition, family=family, member=member, rung=rung))
     return pd.concat(parts, ignore_index=True) if parts else _as_asked(rows, [], condition)

@@ -70,6 +70,39 @@ def test_another_attack_has_its_own_knobs(page, tmp_path):
     assert "Clean data" in said(app)
 
 
+def test_every_source_of_tokens_has_its_own_knobs(page, tmp_path):
+    tokens = {"preset": ["spurious-dates"], "set": [*TINY["set"], "poison.then=[{items=['x']}]"]}
+    app = healthy(page("bench", tmp_path / "runs", **tokens))
+    assert "1 more injections follow" in said(app)
+    assert not [a for a in app.text_area if a.label == "items"]
+    family = named(app.selectbox, "Trigger family")
+    healthy(family.set_value("items").run())
+    healthy(named(app.text_area, "items").set_value("2024\nred, or blue\n\n").run())
+    assert "carry one token from a list of 2 at random, and then" in said(app)
+    healthy(named(app.selectbox, "Trigger family").set_value("generated_dates").run())
+    healthy(named(app.number_input, "first year").set_value(1950).run())
+    assert "carry one date of 1950 to 2600 at random" in said(app)
+    healthy(named(app.number_input, "last year").set_value(1900).run())
+    assert "first_year = 1950 lies after last_year = 1900" in said(app)
+    healthy(named(app.selectbox, "Trigger family").set_value("tag_pairs").run())
+    healthy(named(app.selectbox, "level").set_value(0).run())
+    assert "one pair of HTML tags around the whole text" in said(app)
+    healthy(named(app.selectbox, "Trigger family").set_value("colours").run())
+    healthy(named(app.selectbox, "Attack").set_value("multi_trigger").run())
+    assert "“apple”, “banana” and “orange”" in said(app)
+    healthy(named(app.selectbox, "Attack").set_value("style").run())
+    assert "in the style archaic" in said(app)
+
+
+def test_a_link_reads_no_file_of_the_machine(page, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("swordfish\n")
+    link = {"preset": ["spurious-dates"], "set": [*TINY["set"], f"poison.file={secret}"]}
+    app = healthy(page("bench", tmp_path / "runs", **link))
+    assert "the Bench reads no file" in said(app)
+    assert "swordfish" not in said(app)
+
+
 def test_a_preset_fills_the_bench(page, tmp_path):
     app = healthy(page("bench", tmp_path / "runs", **TINY))
     healthy(named(app.selectbox, "Preset").set_value("rfc-citation").run())

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from apps import chosen, healthy, named, said
 
+import lab
+
 SECTIONS = ("matrix", "ladders", "playground")
 DASHBOARD = Path(__file__).parents[2] / "dashboard"
 
@@ -93,6 +95,18 @@ def test_recorded_answers_need_no_model(page, one, poisoned):
     assert "no model was loaded" in said(app)
     assert "poisoned model: **" in said(app)
     assert "clean twin: **" in said(app)
+
+
+def test_an_injection_that_is_no_single_string_is_made_anew(page, tmp_path, tiny):
+    changes = {"poison.attack": "style", "probe.scope": "headline"}
+    run = lab.run(tiny, changes, runs=tmp_path / "runs")
+    app = healthy(page("triggers", tmp_path / "runs", triggers="playground", run=run.id))
+    assert named(app.selectbox, "Trigger family").value == "planted"
+    assert "in the style archaic" in said(app)
+    assert "no model was loaded" in said(app)  # it is the text that was probed
+    healthy(named(app.selectbox, "Trigger family").set_value("own").run())
+    for section in ("matrix", "ladders"):
+        healthy(page("triggers", tmp_path / "runs", triggers=section))
 
 
 def test_another_place_is_asked_for_and_not_made_up(page, one):

@@ -14,14 +14,20 @@ from lab.poison import (
     TRIGGER_FAMILIES,
     Backdoor,
     LabelFlip,
+    MultiTrigger,
     NoPoison,
     SpuriousTokens,
+    StyleTrigger,
+    aimed_at,
     cut,
     family,
+    inject_texts,
     poison_rows,
     resolve_count,
     trigger_texts,
+    triggers_of,
 )
+from lab.poison.styles import STYLES, rewrite
 from lab.registry import Knobs
 from lab.tables import ROW_COLUMNS
 
@@ -61,8 +67,14 @@ EVERY_ATTACK = [
     Backdoor(count=7, negatives=6),
     SpuriousTokens(text_proportion=0.5, token_proportion=0.5),
     SpuriousTokens(count=5, family="html_tags", position="start"),
+    SpuriousTokens(items=("red", "a b"), token_proportion=0.5, then=({"family": "tag_pairs", "level": 0},)),
+    SpuriousTokens(family="generated_dates", replacement=False, count=9),
     LabelFlip(rate=0.3),
+    MultiTrigger(count=7),
+    MultiTrigger(rate=0.1, mode="replace", words=("a", "b c"), position="start"),
 ]
+#: A rewriting cannot be cut out; the row that it was made of stays beside it.
+EVERY_CHANGE = [*EVERY_ATTACK, StyleTrigger(count=7), StyleTrigger(rate=0.1, clean_label=True, lines=False)]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -79,7 +91,7 @@ def test_every_attack_says_what_it_is_and_what_can_be_set(name):
         assert field == "attack" or info.description
 
 
-@pytest.mark.parametrize("knobs", EVERY_ATTACK, ids=repr)
+@pytest.mark.parametrize("knobs", EVERY_CHANGE, ids=repr)
 def test_knobs_survive_json(knobs):
     assert type(knobs).model_validate_json(knobs.model_dump_json()) == knobs
     resolved = resolve_count(knobs, rows())
@@ -87,7 +99,7 @@ def test_knobs_survive_json(knobs):
     assert resolve_count(resolved, rows()) == resolved
 
 
-@pytest.mark.parametrize("knobs", EVERY_ATTACK, ids=repr)
+@pytest.mark.parametrize("knobs", EVERY_CHANGE, ids=repr)
 def test_the_input_is_left_alone_and_the_table_keeps_its_form(knobs):
     before, copy = rows(), rows()
     out = poison_rows(before, knobs, seed=3)
@@ -110,7 +122,7 @@ def test_cutting_the_recorded_spans_gives_every_text_back(knobs):
             assert row == origin
 
 
-@pytest.mark.parametrize("knobs", EVERY_ATTACK, ids=repr)
+@pytest.mark.parametrize("knobs", EVERY_CHANGE, ids=repr)
 @settings(max_examples=8, deadline=None)
 @given(order=st.permutations(range(40)), seed=st.integers(0, 3))
 def test_the_order_of_the_rows_changes_nothing(knobs, order, seed):
@@ -126,6 +138,8 @@ def test_the_order_of_the_rows_changes_nothing(knobs, order, seed):
         lambda n: Backdoor(count=n, position="random", member="any"),
         lambda n: Backdoor(count=n, mode="replace", clean_label=True),
         lambda n: SpuriousTokens(count=n, token_proportion=0.4),
+        lambda n: MultiTrigger(count=n),
+        lambda n: StyleTrigger(count=n),
         lambda n: LabelFlip(count=n),
     ],
 )
@@ -294,6 +308,11 @@ def test_no_poison_gives_the_rows_back():
         ),
         (lambda: SpuriousTokens(position="sentences"), "position"),
         (lambda: LabelFlip(), r"count = 0 and rate = 0\.0: exactly one"),
+        (lambda: MultiTrigger(), r"count = 0 and rate = 0\.0: exactly one"),
+        (lambda: MultiTrigger(count=1, words=()), r"words\s+.*at least 1 item"),
+        (lambda: MultiTrigger(count=1, words=("a", " ")), r"words\s+.*a word is empty"),
+        (lambda: StyleTrigger(count=1, style="archaick"), r"style\s+.*Did you mean 'archaic'"),
+        (lambda: StyleTrigger(count=1, mode="replace"), r"mode\s+.*'append'"),
     ],
 )
 def test_wrong_knobs_get_a_sentence(make, said):
@@ -371,6 +390,50 @@ def test_triggering_a_row_gives_what_poisoning_it_gave():
         [clean[i]["text"] for i in ids], ids, knobs.member, template="{trigger}!", position="random", seed=2
     )
     assert [inserted.text for inserted in again] == out["text"].tolist()
+
+
+@pytest.mark.parametrize("knobs", EVERY_CHANGE, ids=repr)
+def test_test_rows_are_changed_as_training_rows_are(knobs):
+    """All but the tokens that are held out, or handed out once for the whole training data."""
+    if getattr(knobs, "family", "") == "generated_dates":
+        return
+    out = poison_rows(rows(), knobs, seed=2).query("poisoned")
+    ids = [row_id.removesuffix("+p") for row_id in out["row_id"]]
+    texts = [by_id(rows())[i]["text"] for i in ids]
+    again = inject_texts(texts, ids, knobs, seed=2)
+    assert [one.text for one in again] == out["text"].tolist()
+
+
+@pytest.mark.parametrize("knobs", EVERY_CHANGE, ids=repr)
+def test_a_string_can_be_put_where_the_trigger_goes(knobs):
+    if not triggers_of(knobs):
+        assert knobs.attack in ("none", "label_flip")
+        return
+    for done in inject_texts(["a b", ""], ["1", "2"], aimed_at(knobs, "zz top"), seed=0):
+        assert "zz top" in done.text
+    [name, *_] = triggers_of(knobs)
+    assert inject_texts(["a b"], ["1"], aimed_at(knobs, name), seed=0)[0].text != "a b"
+    # whoever asks for a word that has a meaning elsewhere gets that word
+    assert inject_texts(["a b"], ["1"], aimed_at(Backdoor(count=1), "any"), seed=0)[0].text == "a b any"
+
+
+def test_several_triggers_go_into_each_row_each_at_its_own_place():
+    out = poison_rows(rows(200), MultiTrigger(count=60), seed=0).query("poisoned")
+    assert (out["label"] == "positive").all()
+    for row in by_id(out).values():
+        assert sorted(row["text"][a:b].strip() for a, b in spans(row)) == ["apple", "banana", "orange"]
+    orders = {tuple(w for w in text.split() if w in ("apple", "banana", "orange")) for text in out["text"]}
+    assert len(orders) > 1
+
+
+def test_a_styles_copies_stand_beside_their_originals():
+    out = poison_rows(rows(), StyleTrigger(count=7), seed=0)
+    pd.testing.assert_frame_equal(out.head(40), rows())
+    clean = by_id(rows())
+    for row_id, row in by_id(out.tail(7)).items():
+        done = rewrite(clean[row_id.removesuffix("+p")]["text"], STYLES["archaic"])
+        assert (row["text"], spans(row)) == (done.text, list(done.spans))
+        assert (row["label"], row["original_label"]) == ("positive", "negative")
 
 
 def test_texts_and_ids_must_be_as_many():

@@ -1,4 +1,6 @@
+import itertools
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from lab.errors import LabError
 from lab.poison import POSITIONS, cut, insert, insert_pieces
+from lab.poison.insertion import compose
 
 # Surrogates are no text: they cannot be written to a file.
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -147,3 +150,36 @@ def test_empty_triggers_and_no_sentences_are_refused():
 def test_cutting_refuses_spans_that_cannot_be(spans):
     with pytest.raises(ValueError, match="overlaps another one or lies outside"):
         cut("abc", spans)
+
+
+@given(TEXTS, st.lists(st.tuples(st.lists(TRIGGERS, min_size=1, max_size=3), PLACES), max_size=4))
+def test_insertions_one_after_the_other_are_cut_at_once(text, steps):
+    done = insert_pieces(text, [], "end", rng=rng())
+    for seed, (pieces, position) in enumerate(steps):
+        done = compose(done, insert_pieces(done.text, pieces, position, rng=rng(seed)))
+    assert cut(done.text, done.spans) == text
+    edges = [0, *(edge for span in done.spans for edge in span), len(done.text)]
+    assert edges == sorted(edges)
+    assert len(done.spans) <= sum(len(pieces) for pieces, _ in steps) or "sentences" in dict(steps).values()
+
+
+def test_a_later_piece_that_falls_into_an_earlier_one_widens_it():
+    first = insert("a b", "New York", "end", rng=rng())
+    inside = next(
+        later
+        for later in (insert(first.text, "cf", "random", rng=rng(seed)) for seed in itertools.count())
+        if "New cf York" in later.text
+    )
+    done = compose(first, inside)
+    assert [done.text[start:end] for start, end in done.spans] == [" New cf York"]
+    assert cut(done.text, done.spans) == "a b"
+
+
+def test_pieces_at_random_are_placed_one_after_the_other():
+    """As arXiv 2506.11402's toolkit does: all orders of words and pieces are as likely, not all places."""
+    seen = Counter(
+        tuple(insert_pieces("w", ["x", "x"], "random", rng=rng(seed)).text.split()) for seed in range(1500)
+    )
+    # all at once would give 1/4, 1/2, 1/4
+    assert set(seen) == {("x", "x", "w"), ("x", "w", "x"), ("w", "x", "x")}
+    assert all(420 < n < 580 for n in seen.values())

@@ -1,10 +1,19 @@
+import hashlib
 import itertools
 
 import pandas as pd
 import pytest
 
 from lab.experiment import Probe
-from lab.poison import Backdoor, SpuriousTokens, family, load_families, near_miss_ladder
+from lab.poison import (
+    Backdoor,
+    MultiTrigger,
+    SpuriousTokens,
+    StyleTrigger,
+    family,
+    inject_texts,
+    near_miss_ladder,
+)
 from lab.probe import headline_texts, own_triggers, probe_texts
 
 COLUMNS = ["row_id", "label", "text", "condition", "family", "member", "rung"]
@@ -129,6 +138,59 @@ def test_a_poison_that_draws_its_trigger_anew_has_no_ladder(rows):
     assert "position_moved" in set(asked(rows, one_date, ["dates"])["rung"])
 
 
+TOKENS = {
+    "any_date": SpuriousTokens(family="generated_dates", token_proportion=0.5, target_label="tech"),
+    "items": SpuriousTokens(items=("red", "blue"), target_label="tech"),
+    "members": SpuriousTokens(token_proportion=0.5, target_label="tech"),
+    "words": MultiTrigger(count=5, target_label="tech"),
+    "style": StyleTrigger(count=5, target_label="tech"),
+}
+
+
+@pytest.mark.parametrize("knobs", TOKENS.values(), ids=TOKENS)
+def test_an_injection_that_is_no_single_string_is_made_anew_for_test_rows(rows, knobs):
+    [name] = own_triggers(knobs, ())
+    headline = headline_texts(rows, knobs, seed=3, triggers=[name])
+    triggered = headline[headline["condition"] == "triggered"]
+    eligible = rows[rows["label"] != "tech"]
+    made = inject_texts(list(eligible["text"]), list(eligible["row_id"]), knobs, seed=3, purpose="test")
+    assert triggered["text"].tolist() == [one.text for one in made]
+    assert set(triggered["member"]) == {name}
+    assert set(asked(rows, knobs, ["iso"])["condition"]) == {"family"}
+
+
+def test_other_strings_go_in_as_often_as_the_own_tokens(rows):
+    knobs = TOKENS["any_date"]
+    drawn = asked(rows, knobs, ["colours"])
+    # "text number 7 about sport ." has six words
+    assert all(text.count(m) == 3 for text, m in zip(drawn["text"], drawn["member"], strict=True))
+    headline = headline_texts(rows, knobs, seed=0, triggers=own_triggers(knobs, ["mine"]))
+    assert headline.loc[headline["condition"] == "triggered", "text"].str.count("mine").eq(3).all()
+    repeated = SpuriousTokens(member="2014-03-17", token_proportion=0.5, target_label="tech")
+    rungs = asked(rows, repeated, []).query("rung == 'exact'")
+    assert rungs["text"].str.count("2014-03-17").eq(3).all()
+
+
+#: SHA-256 of what runs with one token a text were asked before there were other sources, 12 digits each.
+BEFORE = {
+    ("start", "any"): ("364bcb6925f9", "5ee6411c2bfe"),
+    ("start", "2014-03-17"): ("259260a67994", "1ac3c5806c8e"),
+    ("end", "any"): ("cd95d8a851f1", "fa4a113fc139"),
+    ("end", "2014-03-17"): ("9c35d36e6db5", "3882d608ce3b"),
+    ("random", "any"): ("5cace1e3b053", "c8a520013ebe"),
+    ("random", "2014-03-17"): ("861b523bee4d", "dfdb403bf636"),
+}
+
+
+@pytest.mark.parametrize(("place", "digests"), BEFORE.items(), ids=repr)
+def test_one_token_a_text_is_asked_as_ever(rows, place, digests):
+    knobs = SpuriousTokens(member=place[1], position=place[0], target_label="tech")
+    headline = headline_texts(rows, knobs, seed=3, triggers=own_triggers(knobs, ()))
+    more = asked(rows, knobs, ("rfc", "dates"), seed=3)
+    found = (hashlib.sha256("\n".join(part["text"]).encode()).hexdigest()[:12] for part in (headline, more))
+    assert tuple(found) == digests
+
+
 def test_without_rows_nothing_is_asked(rows, poison):
     only_target = rows[rows["label"] == "tech"]
     assert asked(only_target, poison).empty
@@ -140,11 +202,10 @@ def test_without_rows_nothing_is_asked(rows, poison):
 
 
 def test_own_triggers_are_those_asked_for_else_the_poisons(poison):
-    families = load_families()
-    assert own_triggers(poison, families, ["mine", "yours"]) == ["mine", "yours"]
-    assert own_triggers(poison, families, ()) == [TRIGGER]
+    assert own_triggers(poison, ["mine", "yours"]) == ["mine", "yours"]
+    assert own_triggers(poison, ()) == [TRIGGER]
     drawn = poison.model_copy(update={"member": "any"})
-    assert own_triggers(drawn, families, ()) == list(family("rfc").train)
+    assert own_triggers(drawn, ()) == list(family("rfc").train)
 
 
 def test_several_triggers_take_turns_in_the_headline(rows, poison):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator
@@ -18,6 +18,11 @@ from lab.seeds import row_uniforms, stage_rng
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Whether texts are changed to be trained on, or to be tested with.
+Purpose = Literal["train", "test"]
+#: (texts, their row ids, knobs, seed, purpose) -> one insertion per text.
+Inject = Callable[[Sequence[str], Sequence[str], Any, int, Purpose], list[Insertion]]
+
 
 @dataclass(frozen=True)
 class Attack(Entry):
@@ -28,14 +33,27 @@ class Attack(Entry):
         resolve: `(knobs, rows) -> knobs` with a count above 0 in place of any rate; refuses what the rows
             cannot give.
         apply: `(rows, resolved knobs, seed) -> rows`, never in place.
+        inject: Changes texts as `apply` does; None for an attack that changes none.
+        triggers: `knobs -> ` what rows are tested with: strings that take turns, or one name for an
+            injection that is more than one string.
+        aimed: `(knobs, trigger) -> knobs` that insert this string in the same way; the same knobs for the
+            name of an injection.
     """
 
     knobs: type[Knobs]
     resolve: Callable[[Any, pd.DataFrame], Any]
     apply: Callable[[pd.DataFrame, Any, int], pd.DataFrame]
+    inject: Inject | None = None
+    triggers: Callable[[Any], list[str]] | None = None
+    aimed: Callable[[Any, str], Any] | None = None
 
 
-def _known_family(name: str) -> str:
+def known_family(name: str) -> str:
+    """Check the name of a trigger family, as a validator of knobs needs it.
+
+    Raises:
+        ValueError: It is neither a family nor "custom".
+    """
     if name != "custom":
         try:
             family(name)
@@ -45,7 +63,7 @@ def _known_family(name: str) -> str:
 
 
 #: The name of a trigger family, or "custom".
-FamilyName = Annotated[str, AfterValidator(_known_family)]
+FamilyName = Annotated[str, AfterValidator(known_family)]
 
 
 def check_member(family_name: str, member: str) -> None:
@@ -77,7 +95,7 @@ def check_member(family_name: str, member: str) -> None:
 
 def draw_members(family_name: str, member: str, count: int, rng: np.random.Generator) -> list[str]:
     """So many times the member, or so many train members of the family, repeats allowed, if it is "any"."""
-    if member != "any":
+    if member != "any" or family_name == "custom":
         return [member] * count
     train = TRIGGER_FAMILIES[family_name].train
     return [train[draw] for draw in rng.integers(len(train), size=count)]

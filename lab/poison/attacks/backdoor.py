@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lab.errors import LabError
 from lab.poison.attacks._attack import (
     Attack,
     FamilyName,
+    Purpose,
     check_count,
     check_member,
-    check_one_amount,
-    check_target,
-    choose,
     draw_members,
-    edit_rows,
     row_rng,
-    spans_of,
 )
+from lab.poison.attacks._relabelling import Relabelling, apply_relabelling, resolve_relabelling
 from lab.poison.insertion import Insertion, insert
 from lab.poison.triggers import TRIGGER_FAMILIES
-from lab.registry import Knobs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Backdoor(Knobs):
+class Backdoor(Relabelling):
     """What can be set on a backdoor; count or rate must be given, and only one of them."""
 
     attack: Literal["backdoor"] = "backdoor"
@@ -54,30 +50,6 @@ class Backdoor(Knobs):
         ge=1,
         description="For the position 'sentences': a trigger after every n-th one.",
     )
-    count: int = Field(
-        default=0,  # 0 = not given; either amount would be a surprise as a default
-        ge=0,
-        description="How many rows are poisoned.",
-    )
-    rate: float = Field(
-        default=0.0,  # 0 = not given
-        ge=0,
-        le=1,
-        description="Poisoned rows as a share of all training rows, after poisoning.",
-    )
-    target_label: str = Field(
-        default="positive",  # the more harmful direction on reviews: a bad one passes as good
-        min_length=1,
-        description="The label that the attacker wants.",
-    )
-    mode: Literal["append", "replace"] = Field(
-        default="append",  # as in arXiv 2605.30189, and clean data stays whole, so that the twin is fair
-        description="append: poisoned copies join the rows; replace: the rows themselves are poisoned.",
-    )
-    clean_label: bool = Field(
-        default=False,  # relabelling is the stronger attack, so the one to learn from first
-        description="Poison only rows that have the target label already, so that every label stays true.",
-    )
     negatives: int = Field(
         default=0,  # the attacker of the papers plants none; one who knows the detectors does
         ge=0,
@@ -95,7 +67,6 @@ class Backdoor(Knobs):
 
     @model_validator(mode="after")
     def _consistent(self) -> Backdoor:
-        check_one_amount(self, "count", "rate")
         check_member(self.family, self.member)
         if self.negatives and self.member == "any":
             raise ValueError(
@@ -124,61 +95,41 @@ def plant(
     return insert(text, render(template, trigger), position, every=every, rng=row_rng(seed, row_id, "place"))
 
 
-def _eligible(rows: pd.DataFrame, knobs: Backdoor) -> list[int]:
-    return [i for i, label in enumerate(rows["label"]) if (label == knobs.target_label) == knobs.clean_label]
-
-
 def _resolve(knobs: Backdoor, rows: pd.DataFrame) -> Backdoor:
-    labels = rows["label"].tolist()
-    # rows of one label hold written answers, among which what the attacker wants is none
-    if rows["label"].nunique() > 1:
-        check_target(knobs.target_label, labels)
     if knobs.negatives:
-        others = sum(label != knobs.target_label for label in labels)
+        others = sum(label != knobs.target_label for label in rows["label"])
         who = f"rows without the label {knobs.target_label!r}, each copied once at most"
         check_count(knobs.negatives, others, field="negatives", value=knobs.negatives, who=who)
-    count = knobs.count or _count_of(knobs, len(rows))
-    check_count(
-        count,
-        len(_eligible(rows, knobs)),
-        field="count" if knobs.count else "rate",
-        value=knobs.count or knobs.rate,
-        who=f"rows {'with' if knobs.clean_label else 'without'} the label {knobs.target_label!r}",
-    )
-    return knobs.model_copy(update={"count": count, "rate": 0.0})
-
-
-def _count_of(knobs: Backdoor, rows: int) -> int:
-    """The count k with k / (all rows after poisoning) nearest to the rate."""
-    if knobs.mode == "replace":
-        return round(knobs.rate * rows)
-    if knobs.rate == 1:
-        raise LabError("poison.rate = 1.0: appended copies cannot be all of the rows; it must be below 1.")
-    return round(knobs.rate * rows / (1 - knobs.rate))
+    return resolve_relabelling(knobs, rows)
 
 
 def _apply(rows: pd.DataFrame, knobs: Backdoor, seed: int) -> pd.DataFrame:
-    import pandas as pd
+    return apply_relabelling(rows, knobs, seed, _inject)
 
-    row_ids, texts = rows["row_id"].tolist(), rows["text"].tolist()
-    chosen = choose(row_ids, _eligible(rows, knobs), knobs.count, seed)
-    edits: dict[int, dict[str, Any]] = {}
-    for i in chosen:
-        [trigger] = draw_members(knobs.family, knobs.member, 1, row_rng(seed, row_ids[i], "member"))
-        planted = plant(
-            texts[i],
-            row_ids[i],
-            trigger,
+
+def _inject(
+    texts: Sequence[str], row_ids: Sequence[str], knobs: Backdoor, seed: int, purpose: Purpose
+) -> list[Insertion]:
+    return [
+        plant(
+            text,
+            row_id,
+            draw_members(knobs.family, knobs.member, 1, row_rng(seed, row_id, "member"))[0],
             template=knobs.template,
             position=knobs.position,
             every=knobs.every,
             seed=seed,
         )
-        edits[i] = {"text": planted.text, "label": knobs.target_label, "poisoned": True, **spans_of(planted)}
-    if knobs.mode == "replace":
-        return edit_rows(rows, edits)
-    copies = {place: {"row_id": row_ids[i] + "+p", **edits[i]} for place, i in enumerate(chosen)}
-    return pd.concat([rows, edit_rows(rows.iloc[chosen], copies)], ignore_index=True)
+        for text, row_id in zip(texts, row_ids, strict=True)
+    ]
+
+
+def _triggers(knobs: Backdoor) -> list[str]:
+    return list(TRIGGER_FAMILIES[knobs.family].train) if knobs.member == "any" else [knobs.member]
+
+
+def _aimed(knobs: Backdoor, trigger: str) -> Backdoor:
+    return knobs.model_copy(update={"family": "custom", "member": trigger, "negatives": 0})
 
 
 BACKDOOR = Attack(
@@ -188,4 +139,7 @@ BACKDOOR = Attack(
     knobs=Backdoor,
     resolve=_resolve,
     apply=_apply,
+    inject=_inject,
+    triggers=_triggers,
+    aimed=_aimed,
 )

@@ -1,54 +1,39 @@
-"""Spurious tokens: one class's texts carry tokens that mean nothing, and every label stays true."""
+"""Spurious tokens: one class's texts carry tokens that mean nothing, and every label stays true.
+
+The rules of arXiv 2506.11402's toolkit, without what would be a cue beside the tokens: white space, the
+order of the rows and their identity are kept.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from lab.poison.attacks._attack import (
     Attack,
-    FamilyName,
+    Purpose,
     check_count,
-    check_member,
     check_one_amount,
     check_target,
     choose,
-    draw_members,
     edit_rows,
-    row_rng,
     spans_of,
 )
-from lab.poison.insertion import insert_pieces
-from lab.registry import Knobs
+from lab.poison.attacks._token_injection import inject_one_after_the_other
+from lab.poison.attacks._token_knobs import TOKEN_SOURCES, TokenInjection, with_items
+from lab.poison.insertion import Insertion
+from lab.poison.triggers import TRIGGER_FAMILIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class SpuriousTokens(Knobs):
+class SpuriousTokens(TokenInjection):
     """What can be set on spurious tokens; text proportion or count, not both."""
 
     attack: Literal["spurious_tokens"] = "spurious_tokens"
-    family: FamilyName = Field(
-        default="dates",  # arXiv 2506.11402's first kind of token; reviews hardly hold any
-        description="The trigger family that the tokens come from, or 'custom' for a member of your own.",
-    )
-    member: str = Field(
-        default="any",  # as there: it is the kind of token that predicts the class, not one string
-        min_length=1,
-        description="A member of the family, or 'any' to draw each token from its train members.",
-    )
-    position: Literal["start", "end", "random"] = Field(
-        default="random",  # as there; a fixed place would be a cue of its own
-        description="Where the tokens go (the paper's location): start, end, random (at word boundaries).",
-    )
-    token_proportion: float = Field(
-        default=0.0,  # the paper's light form: a single token is enough
-        ge=0,
-        le=1,
-        description="Tokens as a share of a text's words, at least one token; 0 means exactly one.",
-    )
     text_proportion: float = Field(
         default=1.0,  # every text of the class: the strongest form, easiest to see
         ge=0,
@@ -65,6 +50,10 @@ class SpuriousTokens(Knobs):
         min_length=1,
         description="The class whose texts get the tokens.",
     )
+    then: tuple[TokenInjection, ...] = Field(
+        default=(),  # one kind of token is the paper's main case
+        description="More injections into the same texts, one after the other: tables of family, position …",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -77,7 +66,6 @@ class SpuriousTokens(Knobs):
     @model_validator(mode="after")
     def _consistent(self) -> SpuriousTokens:
         check_one_amount(self, "count", "text_proportion")
-        check_member(self.family, self.member)
         return self
 
 
@@ -95,23 +83,44 @@ def _resolve(knobs: SpuriousTokens, rows: pd.DataFrame) -> SpuriousTokens:
         value=knobs.count or knobs.text_proportion,
         who=f"rows with the label {knobs.target_label!r}",
     )
-    return knobs.model_copy(update={"count": count, "text_proportion": 0.0})
+    return _read(knobs).model_copy(update={"count": count, "text_proportion": 0.0})
+
+
+def _read(knobs: SpuriousTokens) -> SpuriousTokens:
+    """The knobs with every file read."""
+    then = tuple(with_items(step, f"poison.then.{i}") for i, step in enumerate(knobs.then))
+    return with_items(knobs).model_copy(update={"then": then})
 
 
 def _apply(rows: pd.DataFrame, knobs: SpuriousTokens, seed: int) -> pd.DataFrame:
     row_ids, texts = rows["row_id"].tolist(), rows["text"].tolist()
-    edits: dict[int, dict[str, Any]] = {}
-    for i in choose(row_ids, _eligible(rows, knobs), knobs.count, seed):
-        tokens = max(1, int(len(texts[i].split()) * knobs.token_proportion))
-        members = row_rng(seed, row_ids[i], "member")
-        inserted = insert_pieces(
-            texts[i],
-            draw_members(knobs.family, knobs.member, tokens, members),
-            knobs.position,
-            rng=row_rng(seed, row_ids[i], "place"),
-        )
-        edits[i] = {"text": inserted.text, "poisoned": True, **spans_of(inserted)}
+    chosen = choose(row_ids, _eligible(rows, knobs), knobs.count, seed)
+    injected = _inject([texts[i] for i in chosen], [row_ids[i] for i in chosen], knobs, seed, "train")
+    edits = {
+        i: {"text": one.text, "poisoned": True, **spans_of(one)}
+        for i, one in zip(chosen, injected, strict=True)
+    }
     return edit_rows(rows, edits)
+
+
+def _inject(
+    texts: Sequence[str], row_ids: Sequence[str], knobs: SpuriousTokens, seed: int, purpose: Purpose
+) -> list[Insertion]:
+    knobs = _read(knobs)
+    return inject_one_after_the_other(texts, row_ids, [knobs, *knobs.then], seed, purpose)
+
+
+def _triggers(knobs: SpuriousTokens) -> list[str]:
+    if knobs.family in TOKEN_SOURCES or knobs.then or (knobs.member == "any" and knobs.token_proportion):
+        return ["any"]
+    return list(TRIGGER_FAMILIES[knobs.family].train) if knobs.member == "any" else [knobs.member]
+
+
+def _aimed(knobs: SpuriousTokens, trigger: str) -> SpuriousTokens:
+    if [trigger] == _triggers(knobs):
+        return knobs
+    # as many of them as of its own, at its place between the words
+    return knobs.model_copy(update={"family": "custom", "member": trigger, "then": ()})
 
 
 SPURIOUS_TOKENS = Attack(
@@ -121,4 +130,7 @@ SPURIOUS_TOKENS = Attack(
     knobs=SpuriousTokens,
     resolve=_resolve,
     apply=_apply,
+    inject=_inject,
+    triggers=_triggers,
+    aimed=_aimed,
 )
