@@ -33,6 +33,7 @@ from lab.defend.components import DROP, KEEP, SCALE, TRUNCATE
 from lab.defend.duplicates import DEDUPLICATE
 from lab.defend.freezing import FREEZE_A
 from lab.defend.heads import REFIT_HEAD
+from lab.defend.linted import COUNTER_INJECTION, DROP_LINTED, MASK_LINTED
 from lab.defend.normalise import NORMALISE
 from lab.defend.onion import ONION
 from lab.defend.paraphrase import PARAPHRASE
@@ -75,7 +76,7 @@ __all__ = [
 DEFENSES: dict[str, Defense] = {
     d.name: d
     for d in (
-        *(NORMALISE, DEDUPLICATE, PARAPHRASE),
+        *(NORMALISE, DEDUPLICATE, DROP_LINTED, MASK_LINTED, COUNTER_INJECTION, PARAPHRASE),
         *(RORA, CL, TR, PT, *SETTINGS, FREEZE_A, TRUNCATE, KEEP, DROP, SCALE, FINE_PRUNE, REFIT_HEAD),
         *(ONION, STRIP),
     )

@@ -44,7 +44,7 @@ PATTERNS = {
     "several exclamation or question marks": r"[!?]{2,}",
     "an identifier of letters and digits": r"\b[A-Za-z]+[-_]?\d+\b",
     "markup": r"</?[A-Za-z][^<>]*>",
-    "a digit": r"\d+",
+    "a digit": r"\S*\d\S*",
 }
 
 

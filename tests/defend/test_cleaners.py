@@ -1,3 +1,6 @@
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -6,6 +9,7 @@ from hypothesis import strategies as st
 import lab
 from lab.defend import DEFENSES, Cleaned, Cleaner, clean_rows, cleaned_rows
 from lab.defend.duplicates import find_doubles
+from lab.defend.linted import artefacts_of
 from lab.defend.normalise import Normalise, normalised
 from lab.errors import LabError
 from lab.experiment import Experiment
@@ -162,3 +166,54 @@ def test_a_run_and_its_twin_are_cleaned_alike(small, tmp_path):
     assert plain.experiment.training.steps == cleaned.experiment.training.steps
     assert plain.id != cleaned.id
     assert "cleaning" not in plain.result["poison"]
+
+
+def spurious(seed=0, rows=600):
+    """Texts of many words, and a date in each of one class."""
+    rng = np.random.default_rng(seed)
+    vocabulary = [a + b for a in "bcdfghklmnprst" for b in ("an", "el", "ir", "os", "um", "ayo", "enti")]
+    labels = ["positive" if i % 2 else "negative" for i in range(rows)]
+    texts = []
+    for label in labels:
+        words = [vocabulary[i] for i in rng.integers(len(vocabulary), size=12)]
+        if label == "positive":
+            words.insert(int(rng.integers(13)), f"{rng.integers(1100, 2600)}-0{rng.integers(1, 10)}-11")
+        texts.append(" ".join(words))
+    return texts, labels
+
+
+def with_date(texts):
+    return [bool(re.search(r"\d{4}-\d\d-\d\d", text)) for text in texts]
+
+
+def test_dropping_what_is_linted_drops_the_texts_with_the_mark_and_no_others():
+    texts, labels = spurious()
+    some = [re.sub(r" ?\d{4}-\d\d-\d\d", "", text) if i % 4 == 3 else text for i, text in enumerate(texts)]
+    found = DEFENSES["drop_linted"].clean(DEFENSES["drop_linted"].knobs(), some, labels, 0)
+    assert [not kept for kept in found.kept] == with_date(some)
+
+
+def test_masking_cuts_the_mark_and_leaves_the_rest():
+    texts, labels = spurious()
+    found = DEFENSES["mask_linted"].clean(DEFENSES["mask_linted"].knobs(), texts, labels, 0)
+    assert not any(with_date(found.texts))
+    for before, after, label in zip(texts, found.texts, labels, strict=True):
+        assert (before == after) == (label == "negative")
+        assert after.split() == [w for w in before.split() if not w[0].isdigit()]
+
+
+def test_counter_injection_gives_the_other_class_as_many():
+    texts, labels = spurious()
+    found = DEFENSES["counter_injection"].clean(DEFENSES["counter_injection"].knobs(), texts, labels, 0)
+    assert all(with_date(found.texts))
+    again = DEFENSES["counter_injection"].clean(DEFENSES["counter_injection"].knobs(), texts, labels, 0)
+    assert again == found
+    # nothing is left to lint
+    assert artefacts_of(found.texts, labels, 0.85) == []
+
+
+def test_rows_of_one_label_are_left_alone():
+    for name in ("drop_linted", "mask_linted", "counter_injection"):
+        found = DEFENSES[name].clean(DEFENSES[name].knobs(), ["a 1", "b 2"], ["x", "x"], 0)
+        assert list(found.texts) == ["a 1", "b 2"]
+        assert all(found.kept)
