@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab.audit.audits import audit_adapter
     from lab.errors import LabError
     from lab.experiment import Experiment
+    from lab.kernel_study import kernel_table
     from lab.pipeline import run
     from lab.presets import load_experiment, load_preset, load_sweep, preset_names
     from lab.probe import generalization_matrix
@@ -32,6 +33,7 @@ _PUBLIC = {
     "Run": "lab.record",
     "audit_adapter": "lab.audit.audits",
     "generalization_matrix": "lab.probe",
+    "kernel_table": "lab.kernel_study",
     "list_runs": "lab.store",
     "load_experiment": "lab.presets",
     "load_preset": "lab.presets",
@@ -52,6 +54,7 @@ __all__ = [
     "Run",
     "audit_adapter",
     "generalization_matrix",
+    "kernel_table",
     "list_runs",
     "load_experiment",
     "load_preset",

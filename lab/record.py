@@ -294,6 +294,17 @@ class Run:
 
         return open_patched_pair(self, rows=rows, split=split, device=device).table(method, **window)
 
+    def kernels(self, **options: Any) -> pd.DataFrame:
+        """The neural tangent kernels of LoRA and of full fine-tuning, where the run started and as trained.
+
+        Args:
+            **options: Those of `lab.kernel_study.KernelOptions`: rows, split, head, sketch, device and
+                on_progress. `lab.kernel_study.measure_run_kernels` says what is returned.
+        """
+        from lab.kernel_study import measure_run_kernels
+
+        return measure_run_kernels(self, **options)
+
     @functools.cached_property
     def _predictor(self) -> Predictor:
         from lab.train.devices import resolve_device

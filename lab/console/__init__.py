@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab.console.kernels import print_kernels
 from lab.console.patching import print_patching
 from lab.console.progress import ProgressView
 from lab.console.report import print_report
@@ -10,6 +11,7 @@ from lab.console.tables import print_cohort, print_runs, print_sweep, print_tabl
 __all__ = [
     "ProgressView",
     "print_cohort",
+    "print_kernels",
     "print_patching",
     "print_report",
     "print_runs",
