@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError, unknown_name
-from lab.seeds import row_uniforms, stage_seed
+from lab.errors import LabError
+from lab.seeds import stage_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,6 @@ class KernelOptions:
     on_progress: Callable[[int, int], None] = lambda *_: None
 
     def __post_init__(self) -> None:
-        if self.split not in ("validation", "test"):
-            raise unknown_name("split", self.split, ["validation", "test"])
         if self.rows < 2:
             raise LabError(f"kernels: rows = {self.rows}; a kernel needs at least 2 clean rows.")
 
@@ -135,7 +133,7 @@ def measure_run_kernels(run: Run, **options: Any) -> pd.DataFrame:
 
 
 def probe_batch(prepared: Prepared, rows: int, split: str) -> ProbeBatch:
-    """Clean rows and the triggered copies of those whose label is not the target, drawn by row id.
+    """Clean rows and the triggered copies of those whose label is not the target.
 
     Without a trigger there are no copies, and the target is the last label.
 
@@ -144,17 +142,13 @@ def probe_batch(prepared: Prepared, rows: int, split: str) -> ProbeBatch:
     """
     import numpy as np
 
+    from lab.paired_texts import rows_with_copies
     from lab.probe.kernel_table import ProbeBatch
 
     target = prepared.target_label or prepared.labels[-1]
-    texts = prepared.headline_texts(prepared.evaluation_rows(split, 0))
-    clean = texts[texts["condition"] == "clean"]
-    order = row_uniforms(prepared.experiment.seed, "kernels", clean["row_id"]).argsort(kind="stable")
-    clean = clean.iloc[order].head(rows)
+    clean, copies = rows_with_copies(prepared, rows, split)
     if len(clean) < 2:
         raise LabError(f"kernels: {prepared.corpus.name} has {len(clean)} {split} rows; 2 are needed.")
-    triggered = texts[texts["condition"] == "triggered"]
-    copies = triggered[triggered["row_id"].isin(clean["row_id"])].drop_duplicates("row_id")
     place = {row_id: i for i, row_id in enumerate(clean["row_id"])}
     pairs = [(place[row_id], len(clean) + i) for i, row_id in enumerate(copies["row_id"])]
     return ProbeBatch(

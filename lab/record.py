@@ -271,6 +271,28 @@ class Run:
 
         return measure_attention(self._attentive_predictor, text, layers)
 
+    def attention_entropy(self, *, rows: int = 64, split: str = "validation", **options: Any) -> pd.DataFrame:
+        """How spread out attention is with the trigger and without, by layer and head, on the same rows.
+
+        Args:
+            rows: How many rows, at most; their true label is not the target.
+            split: "validation" or "test".
+            **options: on_progress and seed of `lab.probe.attention_entropy_shift`, whose table it is.
+
+        Raises:
+            LabError: The run knows no trigger, or its model gives no attention.
+        """
+        from lab.paired_texts import triggered_pairs
+        from lab.prepare import prepare
+        from lab.probe import attention_entropy_shift
+
+        clean, injected = triggered_pairs(prepare(self.experiment, self.path.parent), rows, split)
+        if not clean:
+            raise LabError(
+                f"{self.id} knows no trigger, or no {split} row has another label than the target."
+            )
+        return attention_entropy_shift(self._attentive_predictor, clean, injected, **options)
+
     def patching(
         self,
         method: Method = "activations",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab.probe.attention import ATTENTION_COLUMNS, measure_attention
+from lab.probe.attention_entropy import ENTROPY_COLUMNS, attention_entropies, attention_entropy_shift
 from lab.probe.conditions import headline_texts, own_triggers, probe_texts
 from lab.probe.kernel_measures import renyi_entropy
 from lab.probe.kernel_table import KERNEL_COLUMNS, KERNEL_MEASURES, measure_kernels
@@ -15,6 +16,7 @@ from lab.probe.predictor import Predictor, count_same_tokens
 
 __all__ = [
     "ATTENTION_COLUMNS",
+    "ENTROPY_COLUMNS",
     "KERNEL_COLUMNS",
     "KERNEL_MEASURES",
     "OCCLUSION_COLUMNS",
@@ -24,6 +26,8 @@ __all__ = [
     "PatchedPair",
     "Predictor",
     "Sketch",
+    "attention_entropies",
+    "attention_entropy_shift",
     "count_same_tokens",
     "family_mean",
     "full_kernel",

@@ -45,7 +45,7 @@ KERNEL_MEASURES = {
     "effective_rank": "exponential of the entropy of the kernel's eigenvalues, from 1 to n",
     "target_alignment": "centred alignment with the labels (target or not), in [0, 1]; 1: it is them",
     "trace_ratio": "trace over that of full fine-tuning's kernel, 0 or more",
-    "expected_trace_ratio": "the same on average over A, where B = 0: s²·r·σ_a², layers weighted by their trace",
+    "expected_trace_ratio": "the same on average over A, where B = 0: s²·r·σ_a², layers weighted by trace",
     "full_alignment": "alignment with full fine-tuning's kernel, in [0, 1]; 1: they differ in scale alone",
     "full_cka": "the same, centred (CKA)",
     "poison_kernel": "M′: norm of the mean K(clean text, its triggered copy)",
