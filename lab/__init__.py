@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.record import Run, load_run
     from lab.store import list_runs
     from lab.sweeps import sweep, tune
+    from lab.theory_check import compare_with_theory
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _PUBLIC = {
     "LabError": "lab.errors",
     "Run": "lab.record",
     "audit_adapter": "lab.audit.audits",
+    "compare_with_theory": "lab.theory_check",
     "generalization_matrix": "lab.probe",
     "kernel_table": "lab.kernel_study",
     "list_runs": "lab.store",
@@ -53,6 +55,7 @@ __all__ = [
     "LabError",
     "Run",
     "audit_adapter",
+    "compare_with_theory",
     "generalization_matrix",
     "kernel_table",
     "list_runs",

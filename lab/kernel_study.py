@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lab.experiment import Adapter, Experiment
     from lab.prepare import Prepared
     from lab.probe.kernel_table import Arm, ProbeBatch
-    from lab.probe.kernels import Sketch
+    from lab.probe.kernels import LoraFactors, Sketch
     from lab.record import Run
     from lab.train.models import LoadedBase
 
@@ -202,7 +202,9 @@ def _as_trained(run: Run, prepared: Prepared, how: KernelOptions) -> pd.DataFram
         whole = load_full(run.path / "model", resolve_device(how.device), prepared.experiment.task.kind)
         return _measured(prepared, whole, base.head, [], how)
     model: Any = load_adapter(base, run.path / "adapter")
-    factors = {name: _factors(layer) for name, layer in lora_layers(model)}
+    layers = dict(lora_layers(model))
+    frozen = _frozen(prepared.experiment, list(layers))
+    factors = {name: _factors(layer, name in frozen) for name, layer in layers.items()}
     arm = _arm(adapter, 0, factors)
     return _measured(prepared, model.merge_and_unload(), base.head, [arm], how)
 
@@ -272,17 +274,29 @@ def _starting_arm(model: PreTrainedModel, adapter: Adapter, seed: int, draw: int
     return _arm(adapter, draw, factors)
 
 
-def _arm(adapter: Adapter, draw: int, factors: dict[str, Any]) -> Arm:
+def _arm(adapter: Adapter, draw: int, factors: dict[str, LoraFactors]) -> Arm:
     from lab.probe.kernel_table import Arm
 
-    return Arm(factors, adapter.rank, adapter.init_variance, _scaling(adapter), draw)
+    return Arm(factors, adapter.rank, adapter.init_variance, _scaling(adapter), draw, adapter.init)
 
 
-def _factors(layer: Any) -> Any:
+def _frozen(experiment: Experiment, modules: list[str]) -> set[str]:
+    """The modules whose A was not trained."""
+    from lab.modules import choose_modules
+
+    return {
+        module
+        for defense in experiment.defense
+        if getattr(defense, "name", "") == "freeze_a"
+        for module in choose_modules(modules, defense.modules, where="defense freeze_a")  # type: ignore[attr-defined]
+    }
+
+
+def _factors(layer: Any, frozen_a: bool) -> LoraFactors:
     from lab.probe.kernels import LoraFactors
 
     A, B = (part["default"].weight.detach().clone() for part in (layer.lora_A, layer.lora_B))
-    return LoraFactors(A, B, float(layer.scaling["default"]))
+    return LoraFactors(A, B, float(layer.scaling["default"]), frozen_a)
 
 
 def _scaling(adapter: Adapter) -> float:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lab.probe.predictor import Predictor
 
 #: layer: -1 for all layers together (and the head, if asked for); index: of an eigenvalue from 0, else -1;
-#: rank, init_variance, scaling and draw (the seed of A) are missing for full fine-tuning; n: texts, or pairs
+#: rank, init_variance, scaling and draw (of A, from 0) are missing for full fine-tuning; n: texts, or pairs
 #: of a text and its triggered copy; low and high: 95 % interval over them, where there is one.
 KERNEL_COLUMNS = ("kernel", "measure", "layer", "index", "rank", "init_variance", "scaling", "draw", "n",
                   "value", "low", "high")  # fmt: skip
@@ -59,6 +59,8 @@ KERNEL_MEASURES = {
     },
     "shift_share_negative": "share of M_Δ = s²AᵀA − I's eigenvalues below 0, in [0, 1]",
     "shift_largest": "largest eigenvalue of M_Δ, -1 or more; LoRA's kernel is nowhere above full's up to 0",
+    "paper_entropy_1": "the paper's closed form H₁′ for the model's width; not a measured entropy",
+    "paper_entropy_2": "the paper's closed form H₂′, likewise",
     "sketch_error": "estimated ‖K̂ − K‖/‖K̂‖ of a sketched kernel; 0: it is exact",
 }
 
@@ -93,7 +95,8 @@ class Arm:
         rank: r; NaN for full fine-tuning, as are the others.
         init_variance: Variance of A's entries at the start times n_in.
         scaling: s.
-        draw: The seed that A was drawn with.
+        draw: Which of several draws of A it is, from 0.
+        init: How A was drawn: "kaiming" (uniform), "gaussian", or "" where it was not.
     """
 
     factors: Mapping[str, LoraFactors] = field(default_factory=dict)
@@ -101,6 +104,7 @@ class Arm:
     init_variance: float = math.nan
     scaling: float = math.nan
     draw: float = math.nan
+    init: str = ""
 
     @property
     def kernel(self) -> str:
@@ -179,7 +183,7 @@ def measure_kernels(
         (arm.kernel, measure, layer, index, arm.rank, arm.init_variance, arm.scaling, arm.draw, *numbers)
         for arm, by_layer in zip(every, sums, strict=True)
         for layer in sorted(by_layer)
-        for measure, index, *numbers in _measures(by_layer[layer], sums[0][layer], arm, batch, logits)
+        for measure, index, *numbers in _measures(layer, by_layer[layer], sums[0][layer], arm, batch, logits)
     ]
     return pd.DataFrame(lines, columns=list(KERNEL_COLUMNS))
 
@@ -209,7 +213,7 @@ _Line = tuple[str, int, int, float, float, float]
 
 
 def _measures(
-    sums: _Sums, full: _Sums, arm: Arm, batch: ProbeBatch, logits: npt.ArrayLike
+    layer: int, sums: _Sums, full: _Sums, arm: Arm, batch: ProbeBatch, logits: npt.ArrayLike
 ) -> Iterator[_Line]:
     """Lines of one arm in one layer: measure, index, n, value, low, high."""
     assert sums.kernel is not None
@@ -219,6 +223,7 @@ def _measures(
     alone = {**_of_kernel(clean, batch), **_of_fisher(clean, np.asarray(logits)[batch.clean], batch.target)}
     if arm.factors:
         alone |= _against_full(clean, full.kernel.among(batch.clean))
+        alone |= _of_paper(arm) if layer == WHOLE else {}
         trace = float(np.trace(full.kernel.values))
         if arm.is_fresh:
             alone["expected_trace_ratio"] = sums.expected_trace / trace if trace else math.nan
@@ -232,6 +237,19 @@ def _measures(
         yield "eigenvalue", index, n, float(value), math.nan, math.nan
     if len(batch.pairs):
         yield from _of_pairs(sums.kernel, batch.pairs)
+
+
+def _of_paper(arm: Arm) -> dict[str, float]:
+    """The paper's closed forms, which know of one width: the model's, the smallest n_in."""
+    from lab.spectra.lora_shift import paper_entropy
+
+    if not arm.init:
+        return {}
+    width = min(own.A.shape[1] for own in arm.factors.values())
+    return {
+        f"paper_entropy_{order}": paper_entropy(order, int(arm.rank), arm.init_variance, width, arm.init)
+        for order in (1, 2)
+    }
 
 
 def _of_kernel(clean: Kernel, batch: ProbeBatch) -> dict[str, float]:

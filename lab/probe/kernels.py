@@ -43,11 +43,13 @@ class LoraFactors:
         A: rank × n_in.
         B: n_out × rank; all zero where training starts.
         scaling: s, peft's alpha/r or alpha/√r.
+        frozen_a: Whether A stays as it starts, so that its gradient is no part of the kernel.
     """
 
     A: torch.Tensor
     B: torch.Tensor
     scaling: float
+    frozen_a: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def lora_kernel(trace: LayerTrace, factors: LoraFactors, *, sketch: Sketch | Non
         )
     A, B = (factor.to(trace.inputs) * factors.scaling for factor in (factors.A, factors.B))
     found = _kernel(f"{trace.module}.lora_B", trace.inputs @ A.T, trace.gradients, sketch)
-    if not B.any():
+    if factors.frozen_a or not B.any():
         return found
     return found + _kernel(f"{trace.module}.lora_A", trace.inputs, trace.gradients @ B, sketch)
 

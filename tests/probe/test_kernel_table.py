@@ -51,7 +51,7 @@ def arm_of(predictor, modules, rank=3, *, identity=False, scaling=2.0):
         factors[name] = LoraFactors(
             A.double(), torch.zeros(layer.out_features, r, dtype=torch.float64), scaling
         )
-    return Arm(factors, rank, 0.01, scaling, 0)
+    return Arm(factors, rank, 0.01, scaling, 0, "gaussian")
 
 
 @pytest.fixture(scope="module")

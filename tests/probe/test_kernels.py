@@ -99,6 +99,15 @@ def test_lora_is_the_jacobian_of_its_factors(model, trained):
         np.testing.assert_allclose(found[module].values, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_a_frozen_a_has_no_part_in_the_kernel():
+    trace, A = random_trace(6, 3), torch.ones(2, 6, dtype=torch.float64)
+    trained = LoraFactors(A, torch.ones(3, 2, dtype=torch.float64), 1.0)
+    frozen = LoraFactors(trained.A, trained.B, 1.0, frozen_a=True)
+    fresh = LoraFactors(A, torch.zeros(3, 2, dtype=torch.float64), 1.0)
+    np.testing.assert_array_equal(lora_kernel(trace, frozen).values, lora_kernel(trace, fresh).values)
+    assert not np.allclose(lora_kernel(trace, trained).values, lora_kernel(trace, frozen).values)
+
+
 def random_trace(n_in, n_out, *, texts=5, tokens=4, margins=1, seed=0):
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(texts, tokens, n_in, generator=rng, dtype=torch.float64)
@@ -233,3 +242,31 @@ def test_what_cannot_be_measured_is_one_sentence(model):
         lora_kernel(random_trace(7, 3), LoraFactors(torch.eye(6), torch.zeros(3, 6), 1.0))
     with pytest.raises(LabError, match="at least 2 copies"):
         Sketch(copies=1)
+
+
+@pytest.mark.parametrize("answers", [("yes", "no"), ("yes it is", "yes it was")], ids=["alone", "colliding"])
+def test_a_chat_models_kernel_is_that_of_its_words_logits(answers, tiny_cache, monkeypatch):
+    """Words that begin alike are asked for one after the other: the layers are called several times."""
+    from lab.chat import Task, render_template
+    from lab.chat.reading import chat_reading
+    from lab.experiment import Base
+    from lab.train.models import load_base
+
+    monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
+    labels = ("a", "b")
+    loaded = load_base(Base(model="tiny-chat"), labels, seed=0, device=torch.device("cpu"), kind="chat")
+    task = Task(kind="chat", answers=dict(zip(labels, answers, strict=True)))
+    template = render_template(loaded.tokenizer, task.system, "tiny-chat")
+    model = loaded.model.double().eval()
+    reading = chat_reading(loaded.tokenizer, model.config, labels, task, template)
+    assert reading.collides == (answers[0][:3] == answers[1][:3])
+    predictor = Predictor(model, loaded.tokenizer, labels, torch.device("cpu"), reading=reading)
+    ids = reading.token_ids(["good film", "a bad long film"])
+    module = "model.layers.1.mlp.up_proj"
+    [trace] = trace_layers(predictor, [module], ids, 0)
+    weight = model.get_submodule(module).weight.requires_grad_()
+    logits = reading.label_logits(model, pad(ids, loaded.tokenizer.pad_token_id))
+    margins = logits[:, 0] - logits[:, 1]
+    rows = [torch.autograd.grad(m, weight, retain_graph=True)[0].flatten() for m in margins]
+    expected = (torch.stack(rows) @ torch.stack(rows).T).numpy()
+    np.testing.assert_allclose(full_kernel(trace).values, expected, rtol=1e-5, atol=1e-12)
