@@ -7,7 +7,11 @@
 arXiv 2505.12871 says that LoRA's kernel is full fine-tuning's and something negative, which less rank and
 less variance make larger; so LoRA resists backdoors better (lower attack success) and wrong labels worse
 (lower clean accuracy) the further its kernel, or the information in it, lies below. Every measure in
-`PREDICTED` should order cells as the measured rates do. Only order is compared: the theory is of gradient
+`PREDICTED` should order cells as the measured rates do. One limit is known before any training: where B is
+zero, variance scales LoRA's kernel and leaves its shape, so that entropies of a normalised spectrum do not
+know it. The paper's closed forms, which rise with variance, are of sums that are not normalised.
+
+Only order is compared: the theory is of gradient
 descent with small steps, training here is AdamW, and small ranks may simply have learned less.
 """
 

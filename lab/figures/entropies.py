@@ -55,7 +55,8 @@ def attention_entropy_map(
     numbers = np.full(values.shape, "", dtype=object)
     clear = (rows["low"] > 0) | (rows["high"] < 0)
     numbers[y, x] = [
-        f"{v:+.2f}" if is_clear else "" for v, is_clear in zip(rows["value"], clear, strict=True)
+        f"{round(v, 2) + 0.0:+.2f}" if is_clear else ""
+        for v, is_clear in zip(rows["value"], clear, strict=True)
     ]
     most = float(np.nanmax(np.abs(values))) or 1e-9
     figure = style.new_figure(height=max(170 + 34 * len(layers), 260), margin={"l": 12, "t": 36})

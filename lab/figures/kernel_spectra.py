@@ -12,6 +12,7 @@ from lab.figures._modules import layer_name
 from lab.figures._tables import need, with_numbers
 
 _COLUMNS = ("at", "kernel", "measure", "layer", "index", "rank", "init_variance", "n", "value")
+_DASHES = ("solid", "dot", "dashdot", "longdashdot")  # dashes are full fine-tuning's
 _FLOOR = 1e-9  # of the largest eigenvalue: below lies what float32 leaves of zero
 
 
@@ -32,8 +33,9 @@ def kernel_spectrum(
         normalised: Divide by the sum, which leaves the shape alone.
 
     Returns:
-        A line for full fine-tuning (grey, dashed) and one for each rank and variance; eigenvalues below a
-        billionth of the largest are left out. customdata of a point: [kernel, rank, init_variance, index].
+        A line for full fine-tuning (grey, dashed) and one for each rank (colour) and variance (dots);
+        eigenvalues below a billionth of the largest are left out. customdata of a point: [kernel, rank,
+        init_variance, index].
 
     Raises:
         LabError: If the table lacks a column, or has no such layer.
@@ -50,11 +52,15 @@ def kernel_spectrum(
     figure = style.new_figure(legend_title_text="kernel")
     lora = rows[rows["kernel"] == "lora"]
     cells = sorted(set(zip(lora["rank"], lora["init_variance"], strict=True)))
-    several = len({variance for _, variance in cells}) > 1
-    for (rank, variance), colour in zip(cells, style.ordered_colours(len(cells)), strict=True):
+    ranks, variances = (sorted({cell[i] for cell in cells}) for i in (0, 1))
+    colours = dict(zip(ranks, style.ordered_colours(len(ranks)), strict=True))
+    several = len(variances) > 1
+    for rank, variance in cells:
         own = lora[(lora["rank"] == rank) & (lora["init_variance"] == variance)]
-        name = f"LoRA, rank {rank:g}" + (f", variance {variance:.3g}/n" if several else "")
-        _add_line(figure, own, name, {"color": colour, "width": 2}, normalised)
+        dash = _DASHES[variances.index(variance) % len(_DASHES)]
+        look = {"color": colours[rank], "width": 2, "dash": dash}
+        name = f"LoRA, rank {rank:g}" + (f", variance {variance:.3g}/n_in" if several else "")
+        _add_line(figure, own, name, look, normalised)
     full = rows[rows["kernel"] == "full"]
     if len(full):
         look = {"color": style.COLOURS["quiet"], "width": 2, "dash": "dash"}
@@ -63,7 +69,7 @@ def kernel_spectrum(
     where = "all adapted layers" if layer < 0 else layer_name(layer)
     figure.update_xaxes(type="log", title_text=f"eigenvalue, largest first ({where}, {at}, n = {n} texts)")
     unit = "share of their sum" if normalised else "eigenvalue (squared margin per squared weight)"
-    figure.update_yaxes(type="log", title_text=unit, exponentformat="power")
+    figure.update_yaxes(type="log", dtick=1, title_text=unit, exponentformat="power")
     return figure
 
 

@@ -103,7 +103,7 @@ def _hover(row: pd.Series) -> str:
     signed = outcome == "excess_asr"
     value = f"{points(row['measured'])} points" if signed else share(row["measured"])
     return (
-        f"<b>rank {row['rank']:g}, variance {row['init_variance']:.3g}/n</b><br>"
+        f"<b>rank {row['rank']:g}, variance {row['init_variance']:.3g}/n_in</b><br>"
         f"{safe_text(row['measure'])} {row['predicted']:.4g}<br>"
         f"{safe_text(outcome.replace('_', ' '))} {value}<br>"
         f"{evidence(row['low'], row['high'], row['n'], int(row['runs']), signed)}"

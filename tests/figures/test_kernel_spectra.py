@@ -54,8 +54,8 @@ def test_another_layer_or_place(table):
 def test_variances_are_named_where_they_differ(table):
     more = pd.DataFrame([line("lora", 0, 1.0, rank=4, variance=2.0)])
     names = [trace.name for trace in kernel_spectrum(pd.concat([table, more])).data]
-    assert names[:3] == ["LoRA, rank 1, variance 0.333/n", "LoRA, rank 4, variance 0.333/n",
-                         "LoRA, rank 4, variance 2/n"]  # fmt: skip
+    assert names[:3] == ["LoRA, rank 1, variance 0.333/n_in", "LoRA, rank 4, variance 0.333/n_in",
+                         "LoRA, rank 4, variance 2/n_in"]  # fmt: skip
 
 
 def test_it_can_be_stored(table, survives_json):

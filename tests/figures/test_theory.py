@@ -25,7 +25,7 @@ def test_a_point_per_cell_with_its_interval_and_the_correlation_on_top():
     assert title.startswith("rho +1.00 [+.62")
     assert title.endswith("n=6 cells; theory: above 0 – as theory says")
     assert figure.layout.xaxis.type == "log", "from .01 to .32"
-    assert "rank 4, variance 0.333/n" in figure.data[2].hovertext[0]
+    assert "rank 4, variance 0.333/n_in" in figure.data[2].hovertext[0]
     assert "mean of 3 runs" in figure.data[2].hovertext[0]
 
 
