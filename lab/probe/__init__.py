@@ -5,7 +5,6 @@ from __future__ import annotations
 from lab.probe.attention import ATTENTION_COLUMNS, measure_attention
 from lab.probe.attention_entropy import ENTROPY_COLUMNS, attention_entropies, attention_entropy_shift
 from lab.probe.conditions import headline_texts, own_triggers, probe_texts
-from lab.probe.kernel_measures import renyi_entropy
 from lab.probe.kernel_table import KERNEL_COLUMNS, KERNEL_MEASURES, measure_kernels
 from lab.probe.kernels import Kernel, LoraFactors, Sketch, full_kernel, lora_kernel
 from lab.probe.matrix import generalization_matrix
@@ -40,5 +39,4 @@ __all__ = [
     "measure_occlusion",
     "own_triggers",
     "probe_texts",
-    "renyi_entropy",
 ]
