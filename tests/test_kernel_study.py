@@ -100,6 +100,31 @@ def test_full_fine_tuning_and_a_clean_run_have_kernels_too(tiny, tmp_path, finis
     assert "poison_kernel" not in set(clean["measure"])
 
 
+def test_where_a_was_frozen_its_gradient_does_not_count(tiny, tmp_path, monkeypatch):
+    asked = tiny.with_(defense=["freeze_a"], **{"probe.scope": "headline"})
+    run = lab.run(asked, runs=tmp_path / "runs", twin=False)
+
+    def scale(table, layer=-1):
+        return values(table, "mean_diagonal", at="trained", kernel="lora", layer=layer)[0]
+
+    frozen = run.kernels(rows=8)
+    monkeypatch.setattr("lab.kernel_study._frozen", lambda *_: set())
+    assert scale(frozen) < scale(run.kernels(rows=8))
+    assert values(frozen, "shift_largest", at="start").tolist() == pytest.approx(
+        values(frozen, "shift_largest", at="trained").tolist()
+    )
+
+
+def test_edits_that_left_no_factors_are_said(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished.path.parent, tmp_path / "own")
+    run = lab.load_run(finished.id, tmp_path / "own")
+    (run.path / "adapter").rename(run.path / "model")
+    with pytest.raises(LabError, match="left a whole model and no factors"):
+        run.kernels(rows=8)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
