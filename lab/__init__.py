@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab.audit.audits import audit_adapter
     from lab.errors import LabError
     from lab.experiment import Experiment
+    from lab.kernel_study import kernel_table
     from lab.lint import lint_dataset
     from lab.pipeline import run
     from lab.presets import load_experiment, load_preset, load_sweep, preset_names
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lab.record import Run, load_run
     from lab.store import list_runs
     from lab.sweeps import sweep, tune
+    from lab.theory_check import compare_with_theory
 
 __version__ = "0.1.0"
 
@@ -32,7 +34,9 @@ _PUBLIC = {
     "LabError": "lab.errors",
     "Run": "lab.record",
     "audit_adapter": "lab.audit.audits",
+    "compare_with_theory": "lab.theory_check",
     "generalization_matrix": "lab.probe",
+    "kernel_table": "lab.kernel_study",
     "lint_dataset": "lab.lint",
     "list_runs": "lab.store",
     "load_experiment": "lab.presets",
@@ -53,7 +57,9 @@ __all__ = [
     "LabError",
     "Run",
     "audit_adapter",
+    "compare_with_theory",
     "generalization_matrix",
+    "kernel_table",
     "lint_dataset",
     "list_runs",
     "load_experiment",

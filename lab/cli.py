@@ -12,6 +12,7 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
+from lab.cli_kernels import kernels_command
 from lab.cli_lint import lint_command
 from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, check_csv, print_json, write_csv
 from lab.cli_patch import patch_command
@@ -29,6 +30,7 @@ app.add_typer(cohort_app, name="cohort")
 app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)
+app.command("kernels")(kernels_command)
 
 
 @app.command("run")

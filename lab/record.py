@@ -271,6 +271,28 @@ class Run:
 
         return measure_attention(self._attentive_predictor, text, layers)
 
+    def attention_entropy(self, *, rows: int = 64, split: str = "validation", **options: Any) -> pd.DataFrame:
+        """How spread out attention is with the trigger and without, by layer and head, on the same rows.
+
+        Args:
+            rows: How many rows, at most; their true label is not the target.
+            split: "validation" or "test".
+            **options: on_progress and seed of `lab.probe.attention_entropy_shift`, whose table it is.
+
+        Raises:
+            LabError: The run knows no trigger, or its model gives no attention.
+        """
+        from lab.paired_texts import triggered_pairs
+        from lab.prepare import prepare
+        from lab.probe import attention_entropy_shift
+
+        clean, injected = triggered_pairs(prepare(self.experiment, self.path.parent), rows, split)
+        if not clean:
+            raise LabError(
+                f"{self.id} knows no trigger, or no {split} row has another label than the target."
+            )
+        return attention_entropy_shift(self._attentive_predictor, clean, injected, **options)
+
     def patching(
         self,
         method: Method = "activations",
@@ -293,6 +315,17 @@ class Run:
         from lab.patched_pair import open_patched_pair
 
         return open_patched_pair(self, rows=rows, split=split, device=device).table(method, **window)
+
+    def kernels(self, **options: Any) -> pd.DataFrame:
+        """The neural tangent kernels of LoRA and of full fine-tuning, where the run started and as trained.
+
+        Args:
+            **options: Those of `lab.kernel_study.KernelOptions`: rows, split, head, sketch, device and
+                on_progress. `lab.kernel_study.measure_run_kernels` says what is returned.
+        """
+        from lab.kernel_study import measure_run_kernels
+
+        return measure_run_kernels(self, **options)
 
     @functools.cached_property
     def _predictor(self) -> Predictor:

@@ -87,6 +87,27 @@ class Figures:
         found = self._run.surgery().threshold(SCALES if scales is None else scales)
         return figures.threshold_curve(found.flips, marks={"trained": 1.0, "s*": found.s_star})
 
+    def kernel_spectrum(self, at: Literal["start", "trained"] = "start", **asked: Any) -> Figure:
+        """Eigenvalues of LoRA's and full fine-tuning's kernels; asks the model.
+
+        Args:
+            at: Where training started, or as it was trained.
+            **asked: Arguments of `lab.Run.kernels`: rows and so on.
+        """
+        from lab import figures
+
+        return figures.kernel_spectrum(self._run.kernels(**asked), at)
+
+    def attention_entropy_map(self, **asked: Any) -> Figure:
+        """What the trigger does to the attention entropy of every head; asks the model.
+
+        Args:
+            **asked: Arguments of `lab.Run.attention_entropy`: rows and split.
+        """
+        from lab import figures
+
+        return figures.attention_entropy_map(self._run.attention_entropy(**asked))
+
     def patching_map(self, method: Method = "activations", **asked: Any) -> Figure:
         """Which projections in which layers carry the backdoor; asks the model and its clean twin.
 

@@ -13,6 +13,7 @@ from lab.stats import (
     bootstrap_mean,
     clopper_pearson,
     paired_difference,
+    rank_correlation,
     rate,
     spearman_trend,
     wilson,
@@ -329,3 +330,43 @@ def test_benjamini_hochberg_leaves_untested_values_out():
 def test_a_p_value_outside_zero_to_one_is_refused():
     with pytest.raises(LabError, match=r"1\.2"):
         benjamini_hochberg([0.1, 1.2])
+
+
+def test_rank_correlation_is_spearmans_with_an_interval_of_some_width():
+    x, y = [1, 2, 3, 4, 5, 6], [2.0, 1.0, 4.0, 3.0, 9.0, 5.0]
+    found = rank_correlation(x, y)
+    assert found.rho == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
+    assert -1 <= found.low < found.rho < found.high <= 1
+    assert str(found).startswith("rho +.83 [")
+    perfect = rank_correlation(x, x)
+    assert perfect.rho == perfect.high == 1
+    assert 0 < perfect.low < 0.9, "six things in one order are no certainty"
+    fallen = rank_correlation(x, [-v for v in x])
+    assert (fallen.low, fallen.high) == (-1, pytest.approx(-perfect.low))
+
+
+@pytest.mark.parametrize(("x", "y"), [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([], [])])
+def test_of_three_things_or_constant_ones_nothing_is_said(x, y):
+    found = rank_correlation(x, y)
+    assert math.isnan(found.rho)
+    assert math.isnan(found.low)
+    assert "n too small" in str(found)
+
+
+def test_four_things_in_one_order_do_not_exclude_chance():
+    found = rank_correlation([1, 2, 3, 4], [1, 2, 3, 4])
+    assert found.low < 0
+    assert found.p > 0.05
+
+
+def test_the_interval_of_a_rank_correlation_covers():
+    """Normal pairs with correlation .6, whose rank correlation is 6/π·asin(.3)."""
+    rng = np.random.default_rng(0)
+    true = 6 / math.pi * math.asin(0.3)
+    covered = 0
+    for _ in range(300):
+        x = rng.normal(size=12)
+        y = 0.6 * x + 0.8 * rng.normal(size=12)
+        found = rank_correlation(x, y, permutations=1)
+        covered += found.low <= true <= found.high
+    assert covered / 300 > 0.92

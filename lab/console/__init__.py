@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab.console.kernels import print_kernels
 from lab.console.lint import print_lint
 from lab.console.patching import print_patching
 from lab.console.progress import ProgressView
@@ -11,6 +12,7 @@ from lab.console.tables import print_cohort, print_runs, print_sweep, print_tabl
 __all__ = [
     "ProgressView",
     "print_cohort",
+    "print_kernels",
     "print_lint",
     "print_patching",
     "print_report",

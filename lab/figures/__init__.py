@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from lab.figures.answers import answer_bars
     from lab.figures.attentions import attention_map
     from lab.figures.doses import dose_response
+    from lab.figures.entropies import attention_entropy_map
     from lab.figures.families import generalization_row
     from lab.figures.frontier import defense_frontier
     from lab.figures.grids import rate_map
     from lab.figures.importances import token_importance
+    from lab.figures.kernel_spectra import kernel_spectrum
     from lab.figures.learning import training_curves
     from lab.figures.losses import loss_curve
     from lab.figures.matrix import generalization_matrix
@@ -27,17 +29,20 @@ if TYPE_CHECKING:
     from lab.figures.strength import spectral_strength
     from lab.figures.subspaces import alignment_curve
     from lab.figures.surgery import surgery_curve
+    from lab.figures.theory import theory_scatter
     from lab.figures.thresholds import threshold_curve
 
 __all__ = [
     "alignment_curve",
     "alignment_map",
     "answer_bars",
+    "attention_entropy_map",
     "attention_map",
     "defense_frontier",
     "dose_response",
     "generalization_matrix",
     "generalization_row",
+    "kernel_spectrum",
     "loss_curve",
     "near_miss_ladder",
     "patching_map",
@@ -45,6 +50,7 @@ __all__ = [
     "spectral_strength",
     "spectrum",
     "surgery_curve",
+    "theory_scatter",
     "threshold_curve",
     "token_importance",
     "training_curves",
@@ -55,11 +61,13 @@ _FILES = {
     "alignment_curve": "subspaces",
     "alignment_map": "alignments",
     "answer_bars": "answers",
+    "attention_entropy_map": "entropies",
     "attention_map": "attentions",
     "defense_frontier": "frontier",
     "dose_response": "doses",
     "generalization_matrix": "matrix",
     "generalization_row": "families",
+    "kernel_spectrum": "kernel_spectra",
     "loss_curve": "losses",
     "near_miss_ladder": "rungs",
     "patching_map": "patches",
@@ -67,6 +75,7 @@ _FILES = {
     "spectral_strength": "strength",
     "spectrum": "singular_values",
     "surgery_curve": "surgery",
+    "theory_scatter": "theory",
     "threshold_curve": "thresholds",
     "token_importance": "importances",
     "training_curves": "learning",

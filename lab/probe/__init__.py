@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from lab.probe.attention import ATTENTION_COLUMNS, measure_attention
+from lab.probe.attention_entropy import ENTROPY_COLUMNS, attention_entropies, attention_entropy_shift
 from lab.probe.conditions import headline_texts, own_triggers, probe_texts
+from lab.probe.kernel_table import KERNEL_COLUMNS, KERNEL_MEASURES, measure_kernels
+from lab.probe.kernels import Kernel, LoraFactors, Sketch, full_kernel, lora_kernel
 from lab.probe.matrix import generalization_matrix
 from lab.probe.measures import family_mean, measure
 from lab.probe.occlusion import OCCLUSION_COLUMNS, measure_occlusion
@@ -13,16 +16,27 @@ from lab.probe.reliance import reliance_measures
 
 __all__ = [
     "ATTENTION_COLUMNS",
+    "ENTROPY_COLUMNS",
+    "KERNEL_COLUMNS",
+    "KERNEL_MEASURES",
     "OCCLUSION_COLUMNS",
     "PATCHING_COLUMNS",
+    "Kernel",
+    "LoraFactors",
     "PatchedPair",
     "Predictor",
+    "Sketch",
+    "attention_entropies",
+    "attention_entropy_shift",
     "count_same_tokens",
     "family_mean",
+    "full_kernel",
     "generalization_matrix",
     "headline_texts",
+    "lora_kernel",
     "measure",
     "measure_attention",
+    "measure_kernels",
     "measure_occlusion",
     "own_triggers",
     "probe_texts",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from lab.seeds import stage_seed
 from lab.train.models import LoadedBase, quietly
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ def attach_lora(base: LoadedBase, adapter: Adapter, *, seed: int) -> PeftModel:
     from peft import LoraConfig, get_peft_model
 
     targets = resolve_targets(base.model, adapter.targets)
-    _check_rank(base.model, targets, adapter.rank)
+    check_rank(adapted_linears(base.model, adapter.targets), adapter.rank)
     config = LoraConfig(
         task_type=_task_type(base),
         r=adapter.rank,
@@ -74,21 +75,38 @@ def _task_type(base: LoadedBase) -> Any:
 
 
 def _draw_a(model: PeftModel, adapter: Adapter, seed: int) -> None:
-    """Draw every A again with variance init_variance / n_in (paper D, its initialisation sweep)."""
+    """Draw every A again (paper D, its initialisation sweep)."""
+    import torch
+
+    factors = [layer.lora_A["default"].weight for _, layer in lora_layers(model)]
+    with torch.no_grad():
+        for A, draw in zip(factors, initial_a([A.shape[1] for A in factors], adapter, seed), strict=True):
+            A.copy_(draw)
+
+
+def initial_a(widths: Iterable[int], adapter: Adapter, seed: int) -> Iterator[torch.Tensor]:
+    """The values that A of one layer after the other starts from: variance init_variance / n_in.
+
+    Args:
+        widths: n_in of the layers, in the order in which the model has them.
+        adapter: Rank, variance, and whether normal ("gaussian") or uniform ("kaiming").
+        seed: Of the draws; training takes `stage_seed(seed, "adapter")` of the experiment's.
+
+    Yields:
+        rank × n_in, float32, on the CPU.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    for _, layer in lora_layers(model):
-        A = layer.lora_A["default"].weight
-        std = math.sqrt(adapter.init_variance / A.shape[1])
-        draw = torch.empty(A.shape)
+    for width in widths:
+        std = math.sqrt(adapter.init_variance / width)
+        draw = torch.empty(adapter.rank, width)
         if adapter.init == "gaussian":
             draw.normal_(0.0, std, generator=generator)
         else:
             bound = math.sqrt(3.0) * std
             draw.uniform_(-bound, bound, generator=generator)
-        with torch.no_grad():
-            A.copy_(draw)
+        yield draw
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -98,6 +116,20 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name.removeprefix("base_model.model."), module
+
+
+def adapted_linears(model: PreTrainedModel, targets: str | tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers that an adapter with these targets goes on, by full name in the model's order.
+
+    Raises:
+        NotTrainableError: As `resolve_targets`.
+    """
+    names = resolve_targets(model, targets)
+    return {
+        name: module
+        for name, module in block_linears(model).items()
+        if any(name == target or name.endswith(f".{target}") for target in names)
+    }
 
 
 def block_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -149,14 +181,14 @@ def resolve_targets(model: PreTrainedModel, targets: str | tuple[str, ...]) -> s
     return chosen
 
 
-def _check_rank(model: PreTrainedModel, targets: set[str], rank: int) -> None:
-    for name, module in block_linears(model).items():
-        if any(name == t or name.endswith(f".{t}") for t in targets):
-            width = min(module.in_features, module.out_features)
-            if rank > width:
-                raise NotTrainableError(
-                    f"adapter.rank = {rank}: {name} is {width} wide; allowed are 1 to {width}."
-                )
+def check_rank(layers: Mapping[str, nn.Linear], rank: int) -> None:
+    """Refuse a rank above a layer's width."""
+    for name, module in layers.items():
+        width = min(module.in_features, module.out_features)
+        if rank > width:
+            raise NotTrainableError(
+                f"adapter.rank = {rank}: {name} is {width} wide; allowed are 1 to {width}."
+            )
 
 
 def as_plain_lora(fresh: LoadedBase, trained: PeftModel, deltas: Deltas) -> PeftModel:

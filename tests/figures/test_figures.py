@@ -10,8 +10,10 @@ import pytest
 from lab import figures
 from lab.errors import LabError
 from lab.figures import style
-from lab.probe import PATCHING_COLUMNS
+from lab.kernel_study import STUDY_COLUMNS
+from lab.probe import ENTROPY_COLUMNS, KERNEL_COLUMNS, PATCHING_COLUMNS
 from lab.tables import MEASURE_COLUMNS, SPECTRUM_COLUMNS
+from lab.theory_check import PAIR_COLUMNS
 
 OF_MEASURES = ["generalization_row", "near_miss_ladder", "training_curves"]
 OF_SPECTRA = ["spectral_strength", "spectrum"]
@@ -24,12 +26,15 @@ THRESHOLD = ["scale", "predicted", "measured", "low", "high", "n"]
 NOTHING = [
     *[(name, pd.DataFrame(columns=ALIGNMENT), ()) for name in OF_ALIGNMENT],
     ("answer_bars", pd.DataFrame(columns=["model", "condition", "prediction", "label", "probability"]), ()),
+    ("attention_entropy_map", pd.DataFrame(columns=list(ENTROPY_COLUMNS)), ()),
     ("attention_map", pd.DataFrame(columns=ATTENTION), ()),
+    ("kernel_spectrum", pd.DataFrame(columns=[*STUDY_COLUMNS, *KERNEL_COLUMNS]), ()),
     ("patching_map", pd.DataFrame(columns=list(PATCHING_COLUMNS)), ()),
     ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),
     ("token_importance", pd.DataFrame(columns=["token", "start", "end", "importance"]), ()),
     ("defense_frontier", pd.DataFrame(columns=["arm", "seed", "clean_accuracy", "excess_asr"]), ()),
     ("surgery_curve", pd.DataFrame(columns=["kept", "kind", "value", "low", "high", "n"]), ()),
+    ("theory_scatter", pd.DataFrame(columns=list(PAIR_COLUMNS)), ()),
     ("threshold_curve", pd.DataFrame(columns=THRESHOLD), ()),
     *[(name, pd.DataFrame(columns=list(MEASURE_COLUMNS)), ()) for name in OF_MEASURES],
     *[(name, pd.DataFrame(columns=list(SPECTRUM_COLUMNS)), ()) for name in OF_SPECTRA],

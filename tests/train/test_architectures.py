@@ -207,3 +207,30 @@ def test_a_run_on_the_card_equals_the_processor_nearly(tiny, tmp_path):
     runs = [lab.run(tiny, runs=tmp_path / d, device=d, twin=False) for d in ("cpu", "cuda")]
     rates = [r.result["measures"]["test"]["poisoned"]["clean_accuracy"]["value"] for r in runs]
     assert rates[0] == pytest.approx(rates[1], abs=0.1)
+
+
+def test_kernels_are_the_jacobians_of_the_weights_that_an_adapter_changes(architecture):
+    from lab.probe import full_kernel
+    from lab.probe.layer_traces import trace_layers
+    from lab.tokens import pad
+    from lab.train.adapters import adapted_linears
+
+    base, _, _ = architecture
+    loaded = load(base)
+    model = loaded.model.double().eval()
+    predictor = Predictor(model, loaded.tokenizer, LABELS, torch.device("cpu"))
+    ids = predictor.reading.token_ids(TEXTS)
+    modules = list(adapted_linears(model, "all-linear"))
+    assert modules == list(block_linears(model))
+    for trace in trace_layers(predictor, modules, ids, 1):
+        weight = model.get_submodule(trace.module).weight.requires_grad_()
+        logits = model(**pad(ids, loaded.tokenizer.pad_token_id)).logits
+        rows = [
+            torch.autograd.grad(margin, weight, retain_graph=True)[0].flatten()
+            for margin in logits[:, 1] - logits[:, 0]
+        ]
+        jacobian = torch.stack(rows)
+        expected = (jacobian @ jacobian.T).numpy()
+        np.testing.assert_allclose(
+            full_kernel(trace).values, expected, rtol=1e-8, atol=1e-12 * np.abs(expected).max()
+        )
