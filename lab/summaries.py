@@ -22,7 +22,7 @@ HEADLINE = {
 RELIANCE = {
     "triggered_accuracy": "accuracy, all triggered",
     "reliance": "accuracy lost by it",
-    "confidence_shift": "target's probability gained",
+    "confidence_shift": "p(target) gained by it",
 }
 
 
