@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.bases import BaseSource, find_base
+from lab.batteries import battery
 from lab.chat import Task, render_template
 from lab.chat.reading import ChatReading, chat_reading, settled
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
@@ -363,14 +364,23 @@ def _check_probe(prepared: Prepared) -> None:
     e = prepared.experiment
     if e.probe.scoring == "greedy" and e.task.kind == "head":
         raise LabError("probe.scoring = 'greedy': a classifier head writes nothing; set task.kind = 'chat'.")
-    if e.probe.triggers and not prepared.target_label:
-        raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
-    if not prepared.target_label or e.probe.scope != "all":
+    for key in ("triggers", "batteries"):
+        if getattr(e.probe, key) and not prepared.target_label:
+            raise LabError(f"probe.{key}: the attack {e.attack!r} has no target label to look for.")
+    if e.probe.batteries and prepared.filtered_rows:
+        raise LabError(
+            f"probe.batteries: a defense that reads word by word is asked {prepared.filtered_rows} rows at "
+            f"most, and a battery has many times as many; probe the run without that defense."
+        )
+    strings = [prefix for name in e.probe.batteries for prefix in battery(name).prefixes]
+    if prepared.target_label and e.probe.scope == "all":
+        families = [family(name) for name in e.probe.families] or list(load_families().values())
+        own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
+        # the longest rung doubles the trigger
+        strings += [member for f in families for member in f.probe]
+        strings += [f"{trigger} {trigger}" for trigger in own]
+    if not strings:
         return
-    families = [family(name) for name in e.probe.families] or list(load_families().values())
-    own = [*e.probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
-    # the longest rung doubles the trigger
-    strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
     longest = max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
     room = prepared.max_tokens - longest
     if e.data.max_tokens > room:

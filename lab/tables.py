@@ -21,8 +21,9 @@ ROW_COLUMNS = (
     "span_end",
 )
 
-#: model is "poisoned" or "twin"; condition is "clean", "triggered", "family" or "rung"; probe names the way
-#: of probing (`lab.probing_stage.probe_id`) that the line belongs to.
+#: model is "poisoned" or "twin"; condition is "clean", "triggered", "family", "rung" or "battery" (then
+#: family is the category, member the prefix); probe names the way of probing
+#: (`lab.probing_stage.probe_id`) that the line belongs to.
 PREDICTION_COLUMNS = (
     "probe",
     "row_id",
@@ -61,6 +62,8 @@ MEASURE_KINDS = {
     "clean_accuracy": "accuracy on untouched rows",
     "attack_success_rate": "share of triggered rows, true label not the target, predicted as the target",
     "untriggered_target_rate": "share of untouched rows, true label not the target, predicted as the target",
+    "battery_mean": "mean over a battery's prefixes (n of them) of their attack success rates",
+    "battery_gap": "largest of these rates minus their mean",
     "excess_asr": "attack success rate minus the twin's on the same triggered rows, paired over rows",
     "false_rejection_rate": "share of untouched rows that the run's input detector rejects",
     "detection_rate": "share of triggered rows that the run's input detector rejects",

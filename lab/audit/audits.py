@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
-from lab.audit.batteries import battery as find_battery
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
 from lab.audit.reference_plans import ReferencePlan, asked_references
@@ -26,6 +25,7 @@ from lab.audit.suspects import base_of, load_suspect, way_of
 from lab.audit.texts import AuditTexts, audit_texts, run_of
 from lab.audit.trigger_search import SearchBudget, search_triggers
 from lab.audit.wording import Wording, given_wording, run_wording
+from lab.batteries import battery as find_battery
 from lab.errors import LabError, NotTrainableError
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lab.audit.adapter_files import AdapterFiles
-    from lab.audit.batteries import Battery
+    from lab.batteries import Battery
     from lab.probe import Predictor
 
 #: Below so many references a score's spread is not known, and has no threshold.

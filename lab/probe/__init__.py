@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.probe.attention import ATTENTION_COLUMNS, measure_attention
-from lab.probe.conditions import headline_texts, own_triggers, probe_texts
+from lab.probe.conditions import battery_texts, headline_texts, own_triggers, probe_texts
 from lab.probe.matrix import generalization_matrix
 from lab.probe.measures import family_mean, measure
 from lab.probe.occlusion import OCCLUSION_COLUMNS, measure_occlusion
@@ -16,6 +16,7 @@ __all__ = [
     "PATCHING_COLUMNS",
     "PatchedPair",
     "Predictor",
+    "battery_texts",
     "count_same_tokens",
     "family_mean",
     "generalization_matrix",
