@@ -43,7 +43,7 @@ def test_a_record_from_elsewhere_names_no_file_and_no_hub_dataset(tmp_path, secr
 
 
 @pytest.mark.parametrize(
-    "torn", ["[]", '"x"', "{}", '{"experiment": []}', '{"experiment": {"data": 3}}', "{"]
+    "torn", ["[]", '"x"', "{}", '{"experiment": []}', '{"experiment": {"data": 3}}', "{", "[" * 100_000]
 )
 def test_a_damaged_record_from_elsewhere_names_nothing(tmp_path, torn):
     (tmp_path / "experiment.json").write_text(torn)
