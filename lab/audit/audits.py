@@ -19,6 +19,7 @@ from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
+from lab.audit.loud_prefixes import loud_prefixes
 from lab.audit.reference_plans import ReferencePlan, asked_references
 from lab.audit.references import TrainedReference, train_references
 from lab.audit.suspects import base_of, load_suspect, way_of
@@ -220,6 +221,7 @@ def _ask(
             return others
         _note_way(found, base, wording, others)
     trained = train(suspect)
+    found.are_trained = bool(trained)
     others = [*others, *trained]
     # all are asked alike, so that they differ by their weights alone
     wording = replace(wording, names=suspect.labels)
@@ -250,6 +252,8 @@ def _ask(
                 )
             )
         found.add_battery(prefixes, every)
+        if found.are_trained and len(models) > FEWEST_REFERENCES:
+            found.add_loudest(loud_prefixes(models, prefixes, every, shown, chosen))
     with clock.stage("search", "searching for triggers") as told:
         try:
             strings = search_triggers(
@@ -260,7 +264,7 @@ def _ask(
             return others
         found.add_strings(strings, suspect, asked[:_EXAMPLE_TEXTS])
     if budget is None:  # the calibration is one of the default search
-        found.add_calibrated(base, len(references), are_trained=bool(trained))
+        found.add_calibrated(base, len(references))
     return others
 
 
