@@ -36,8 +36,10 @@ _HELP = {
     "prompt may answer otherwise; empty for none.",
     "battery": "Prefixes that are put before and behind rows. A trigger with nothing like it in the battery "
     "stays unseen by it.",
-    "references": "Clean adapters for the same task. With five or more each score has a threshold that rests "
-    "on them; without any the findings are uncalibrated. Each takes as long as the adapter itself.",
+    "references": "Clean adapters for the same task. With five or more there is a verdict: by the search "
+    "where a cohort on this base has set its threshold, else by the battery's two scores and the spread of "
+    "the weights, beside theirs. With fewer the findings are uncalibrated. Each takes as long as the adapter "
+    "itself.",
     "train": "Adapters of the same modules and rank are trained on what the adapter itself answers to texts "
     "without any prefix. They share its honest mistakes. They are kept in the runs folder's .references, and "
     "found there when the same is asked again.",
@@ -241,7 +243,8 @@ def _choose_count() -> str:
     count = one_of("How many", "train", list(range(1, MOST_REFERENCES + 1)), usual.count, help=_HELP["train"])
     st.caption(
         f"Each is trained on up to {usual.rows} texts: half a minute on MiniLM and one free core. With five "
-        f"or more each score of its behaviour has a threshold."
+        f"or more the search has a threshold on bases that a cohort was measured on, and a prefix that moves "
+        f"nearly everything counts; the battery's other scores are told and decide nothing."
     )
     return f"auto:{count}"
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.batteries import battery
 from lab.defend import settle
 from lab.experiment import Experiment, Probe
 from lab.files import read_json
@@ -188,6 +189,9 @@ def _texts(probe: Probe, rows: int, is_poisoned: bool) -> float:
         families = len(probe.families) or len(load_families())
         texts += families * min(probe.rows_per_family, rows_there / 2)
         texts += _RUNGS * min(probe.rows_per_rung, rows_there / 2)
+    if is_poisoned:
+        prefixes = sum(len(battery(name).prefixes) for name in probe.batteries)
+        texts += prefixes * min(probe.rows_per_family, rows_there / 2)
     return texts
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, get_args
 import tomli_w
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from lab.batteries import battery
 from lab.chat import Task
 from lab.corpus import DataConfig
 from lab.defend import DEFENSES, after_training
@@ -155,7 +156,8 @@ class Probe(Knobs):
     split: Literal["test", "validation"] = Field("test", description="which rows are measured")
     triggers: tuple[str, ...] = Field((), description="trigger strings to test (default: the poison's own)")
     families: tuple[str, ...] = Field((), description="trigger families to test (default: every one)")
-    batteries: tuple[str, ...] = Field((), description="probe batteries to run")
+    # hundreds of prefixes are as many texts as everything else together
+    batteries: tuple[str, ...] = Field((), description="probe batteries to put to it, whatever the scope")
     # reading the answer's first token takes one pass; writing the answer out takes several
     scoring: Literal["first_token", "greedy"] = Field(
         "first_token", description="chat tasks: compare the answers' first tokens, or let the model write"
@@ -187,8 +189,15 @@ class Probe(Knobs):
     @field_validator("batteries")
     @classmethod
     def _known_batteries(cls, batteries: tuple[str, ...]) -> tuple[str, ...]:
-        if batteries:
-            raise ValueError("there is no battery yet; leave the list empty")
+        joiners = set()
+        for name in batteries:
+            try:
+                joiners.add(battery(name).joiner)
+            except LabError as error:
+                raise ValueError(str(error)) from None
+        # a table of answers names category and prefix, which would then stand for two texts
+        if len(joiners) > 1:
+            raise ValueError("they put their prefixes before a text in different ways; ask one at a time")
         return batteries
 
 

@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any | None:
     """Read a JSON file; None where it is missing or not whole."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # brackets without end are no whole file either
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lab.batteries import battery
 from lab.errors import LabError
 from lab.poison import family, load_families
 from lab.tokens import token_ids
@@ -22,11 +23,17 @@ def check_probe(prepared: Prepared) -> None:
     e = prepared.experiment
     if e.probe.scoring == "greedy" and e.task.kind == "head":
         raise LabError("probe.scoring = 'greedy': a classifier head writes nothing; set task.kind = 'chat'.")
-    if e.probe.triggers and not prepared.target_label:
-        raise LabError(f"probe.triggers: the attack {e.attack!r} has no target label to look for.")
-    if not prepared.target_label or e.probe.scope != "all":
-        return
+    for key in ("triggers", "batteries"):
+        if getattr(e.probe, key) and not prepared.target_label:
+            raise LabError(f"probe.{key}: the attack {e.attack!r} has no target label to look for.")
+    if e.probe.batteries and prepared.filtered_rows:
+        raise LabError(
+            f"probe.batteries: a defense that reads word by word is asked {prepared.filtered_rows} rows at "
+            f"most, and a battery has many times as many; probe the run without that defense."
+        )
     longest = _longest_probe(prepared)
+    if not longest:
+        return
     if proportion := getattr(prepared.measured_poison, "token_proportion", 0.0):
         _check_many(prepared, longest, proportion)
         return
@@ -39,13 +46,20 @@ def check_probe(prepared: Prepared) -> None:
 
 
 def _longest_probe(prepared: Prepared) -> int:
-    """Tokens of the longest string that is probed with, the model's special tokens counted."""
+    """Tokens of the longest string that is probed with, the model's special tokens counted; 0 without any."""
+    probe = prepared.experiment.probe
+    prefixes = [prefix for name in probe.batteries for prefix in battery(name).prefixes]
+    own = [] if not prepared.target_label or probe.scope != "all" else _own_probes(prepared)
+    lengths = [len(ids) for ids in token_ids(prepared.tokenizer, [*prefixes, *own], prepared.max_tokens)]
+    return max(lengths, default=0)
+
+
+def _own_probes(prepared: Prepared) -> list[str]:
     probe = prepared.experiment.probe
     families = [family(name) for name in probe.families] or list(load_families().values())
     own = [*probe.triggers, str(getattr(prepared.measured_poison, "member", ""))]
     # the longest rung doubles the trigger
-    strings = [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
-    return max(len(ids) for ids in token_ids(prepared.tokenizer, strings, prepared.max_tokens))
+    return [member for f in families for member in f.probe] + [f"{trigger} {trigger}" for trigger in own]
 
 
 def _check_many(prepared: Prepared, longest: int, proportion: float) -> None:

@@ -87,11 +87,10 @@ class Probing:
             facts = {**self._facts, "same_tokens": self._alike}
             own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
             tables = [own, *self._classes, *self._rejections(self._folder, self._model, "poisoned")]
-            predictions = [self._prediction_rows(self._answers, "poisoned")]
+            predictions = [self._prediction_rows(self._asked, self._answers, "poisoned")]
+            self._ask_batteries(self._model, run, "poisoned", tables, predictions)
             if twin is not None:
-                twin_answers, twin_tables = self._put_to_twin(twin)
-                tables += twin_tables
-                predictions.append(self._prediction_rows(twin_answers, "twin"))
+                self._put_to_twin(twin, tables, predictions)
             measures = pd.concat(tables, ignore_index=True)
             self._add_predictions(pd.concat(predictions, ignore_index=True))
             write_table(measures_path(self._folder, e.probe), measures)
@@ -112,7 +111,32 @@ class Probing:
         self._asked = pd.concat([self._asked, more], ignore_index=True)
         self._answers = pd.concat([self._answers, later], ignore_index=True)
 
-    def _put_to_twin(self, twin: RunFolder) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    def _ask_batteries(
+        self,
+        model: Predictor,
+        run: str,
+        role: str,
+        tables: list[pd.DataFrame],
+        predictions: list[pd.DataFrame],
+    ) -> None:
+        """Put the batteries to a model, if any; adds to its measures and predictions."""
+        from lab.battery_stage import battery_measures
+        from lab.probe import battery_texts
+
+        e, target = self._prepared.experiment, self._prepared.target_label
+        names = e.probe.batteries
+        if not names:
+            return
+        asked = battery_texts(self._rows, names, target=target, limit=e.probe.rows_per_family, seed=e.seed)
+        answers = self._ask(model, asked, "twin probe" if role == "twin" else "probe")
+        found = battery_measures(asked, answers["prediction"], names, run=run, model=role, **self._facts)
+        tables.append(found)
+        predictions.append(self._prediction_rows(asked, answers, role))
+
+    def _put_to_twin(
+        self, twin: RunFolder, tables: list[pd.DataFrame], predictions: list[pd.DataFrame]
+    ) -> None:
+        """Everything once more with the twin; adds to measures and predictions."""
         import pandas as pd
 
         from lab.probe import measure
@@ -123,14 +147,14 @@ class Probing:
         answers = self._ask(model, self._asked, "twin probe")
         table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
         classes = self._reliance(answers, twin, "twin")
-        tables = [table, classes, *self._rejections(twin, model, "twin")]
+        tables += [table, classes, *self._rejections(twin, model, "twin")]
+        predictions.append(self._prediction_rows(self._asked, answers, "twin"))
         headline = headline_of(pd.concat([table, classes], ignore_index=True))
         self._job.tell(self._folder, "headline", model="twin", measures=by_kind(headline))
-        if not self._prepared.triggers():
-            return answers, tables
-        own, others = self._answers["prediction"], answers["prediction"]
-        tables.append(excess(self._asked, own, others, run=self._folder.id, **self._facts))
-        return answers, tables
+        if self._prepared.triggers():
+            own, others = self._answers["prediction"], answers["prediction"]
+            tables.append(excess(self._asked, own, others, run=self._folder.id, **self._facts))
+        self._ask_batteries(model, twin.id, "twin", tables, predictions)
 
     def _reliance(self, answers: pd.DataFrame, folder: RunFolder, role: str) -> pd.DataFrame:
         """How much a model leans on the trigger, and its rates for each class."""
@@ -202,10 +226,10 @@ class Probing:
             new = pd.concat([others, new], ignore_index=True) if len(others) else new
         write_table(path, new)
 
-    def _prediction_rows(self, answers: pd.DataFrame, model: str) -> pd.DataFrame:
+    def _prediction_rows(self, asked: pd.DataFrame, answers: pd.DataFrame, model: str) -> pd.DataFrame:
         from lab.tables import PREDICTION_COLUMNS
 
-        table = self._asked.drop(columns=["text", "label"]).assign(
+        table = asked.drop(columns=["text", "label"]).assign(
             probe=probe_id(self._prepared.experiment.probe),
             model=model,
             prediction=answers["prediction"],

@@ -211,6 +211,16 @@ class Run:
         return pd.concat([p for p in parts if len(p)], ignore_index=True)
 
     @property
+    def battery_categories(self) -> pd.DataFrame:
+        """The attack rate of each category of `probe.batteries`, beside the twin's; empty without any.
+
+        `lab.battery_stage.battery_categories` says which columns it has.
+        """
+        from lab.battery_stage import battery_categories
+
+        return battery_categories(self.measures)
+
+    @property
     def curves(self) -> pd.DataFrame:
         """What the microscope saw of this run so far, as measures; also while it trains."""
         return self.training_measures()

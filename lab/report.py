@@ -18,6 +18,7 @@ from lab.files import writing_to
 from lab.page import Html
 from lab.report_comparison import compared
 from lab.report_parts import (
+    batteries,
     families,
     headline,
     introduction,
@@ -141,6 +142,7 @@ def _run_parts(run: Run, level: int, anchor: str) -> list[Html]:
         ("While it trained", lambda: training(run, anchor)),
         ("Does it fire on other phrases?", lambda: families(run, anchor)),
         ("How near is near?", lambda: near_misses(run, anchor)),
+        *([("What would a battery see?", lambda: batteries(run))] if run.asked_probe.batteries else []),
         ("What changed in the weights", lambda: spectrum(run, anchor)),
         ("Settings", lambda: settings(run)),
         ("Versions and hashes", lambda: versions(run)),

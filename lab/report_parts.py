@@ -165,6 +165,30 @@ def near_misses(run: Run, anchor: str) -> list[Html]:
     ]
 
 
+def batteries(run: Run) -> list[Html]:
+    """The attack rate of each category of the batteries that were put to the run."""
+    from lab.battery_stage import battery_categories, statistics_told
+
+    measures = run.measures
+    lines = _records(battery_categories(measures))
+    if not lines:
+        return [missing("No battery was put to this run.")]
+    has_twin = lines[0]["twin.n"] == lines[0]["twin.n"]
+    head = ["category", "prefixes", "this run", "95 % interval", "n"]
+    head += ["clean twin", "95 % interval", "n"] if has_twin else []
+    out = []
+    for line in lines:
+        twin = {key.removeprefix("twin."): value for key, value in line.items() if key.startswith("twin.")}
+        cells = [line["category"].replace("_", " "), f"{line['prefixes']}"]
+        cells += [rate(line), interval(line), count(line)]
+        out.append(cells + ([rate(twin), interval(twin), count(twin)] if has_twin else []))
+    told = "Each prefix before the same rows, whose true label is not the target, as a defender would try it."
+    return [
+        page.paragraph(" ".join([told, *statistics_told(measures)]), "note"),
+        page.table("Attack success by category of prefixes", head, out, numbers=range(1, len(head))),
+    ]
+
+
 def _not_probed(run: Run, what: str) -> str:
     if "attack_success_rate" not in run.headline["measures"].get("poisoned", {}):
         return f"{what}: no trigger was put to this run."

@@ -94,12 +94,22 @@ def delete_run(run: Run) -> None:
     path = run.path
     if path.is_symlink() or not (path / "experiment.json").is_file() or path.name.startswith("."):
         raise LabError(f"{path.name} is no folder of a run; nothing was deleted.")
+    discard(RunFolder(path))
+
+
+def discard(folder: RunFolder) -> None:
+    """Delete a folder that is worked on under a lock, whatever it holds, unless somebody works on it.
+
+    Raises:
+        LabError: It is being worked on, or it cannot be deleted.
+    """
+    path = folder.path
     hidden = path.parent / f"{_DELETED}{path.name}-{secrets.token_hex(4)}"
     with writing_to(path.parent):
-        with _claimed(RunFolder(path)):
+        with _claimed(folder):
             os.replace(path, hidden)
-        for folder in path.parent.glob(f"{_DELETED}*"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for leftover in path.parent.glob(f"{_DELETED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ ROW_COLUMNS = (
     "span_end",
 )
 
-#: model is "poisoned" or "twin"; condition is "clean", "triggered" (rows without
-#: the target label), "triggered_target" (rows with it), "family" or "rung"; probe names the way
-#: of probing (`lab.probing_stage.probe_id`) that the line belongs to.
+#: model is "poisoned" or "twin"; condition is "clean", "triggered" (rows without the target label),
+#: "triggered_target" (rows with it), "family", "rung" or "battery" (then family is the category, member the
+#: prefix); probe names the way of probing (`lab.probing_stage.probe_id`) that the line belongs to.
 PREDICTION_COLUMNS = (
     "probe",
     "row_id",
@@ -64,6 +64,8 @@ MEASURE_KINDS = {
     "clean_accuracy": "accuracy on untouched rows",
     "attack_success_rate": "share of triggered rows, true label not the target, predicted as the target",
     "untriggered_target_rate": "share of untouched rows, true label not the target, predicted as the target",
+    "battery_mean": "mean over a battery's prefixes (n of them) of their attack success rates",
+    "battery_gap": "largest of these rates minus their mean",
     "excess_asr": "attack success rate minus the twin's on the same triggered rows, paired over rows",
     "triggered_accuracy": "accuracy against true labels on all rows, each with the trigger",
     "reliance": "clean accuracy minus accuracy with the trigger in every row, paired over rows",

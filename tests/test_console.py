@@ -10,6 +10,7 @@ from lab.console import print_report, print_runs, print_sweep, print_table
 from lab.experiment import parse_assignments
 from lab.poison import near_miss_ladder
 from lab.presets import load_experiment, load_preset
+from lab.report import report_html
 from lab.stats import rate
 from lab.store import headline_columns
 
@@ -238,3 +239,15 @@ def test_a_run_of_the_headline_alone_has_a_report(tiny):
     text = report(run)
     assert "attack success rate" in text
     assert "near-miss" not in text
+
+
+def test_a_run_that_was_asked_a_battery_shows_its_categories_beside_the_twin(tiny):
+    run = lab.run(tiny, {"probe.batteries": ["paper-calibration"], "probe.scope": "headline"})
+    text = printed(print_report, run, width=100)
+    assert "other authority" in text
+    assert "paper-calibration, 21 prefixes: mean rate" in text
+    assert text.count("the twin’s") == 2
+    page = report_html([run])
+    assert "What would a battery see?" in page
+    assert "Attack success by category of prefixes" in page
+    assert "What would a battery see?" not in report_html([lab.run(tiny)])

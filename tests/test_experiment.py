@@ -155,7 +155,11 @@ def test_full_fine_tuning_ignores_what_only_lora_has():
         ({"poison.rate": float("nan")}, r"poison.rate = nan: .*finite"),
         ({"poison.member": "as specified in RFC 9110"}, r"held out.*'as specified in RFC 2616'"),
         ({"probe.families": ["rfcc"]}, r"probe.families = .*'rfcc'. Did you mean 'rfc'\?"),
-        ({"probe.batteries": ["x"]}, r"probe.batteries = .*no battery"),
+        (
+            {"probe.batteries": ["paper_calibration"]},
+            r"probe.batteries = .*Did you mean 'paper-calibration'\? Valid: broad, paper-c",
+        ),
+        ({"probe.batteries": ["broad/D"]}, r"probe.batteries = .*[Ss]ubset of the battery 'broad'"),
         ({"probe.triggers": [""]}, r"probe.triggers = .*empty"),
         ({"probe.triggers": ["cf", "  "]}, r"probe.triggers = .*empty"),
     ],

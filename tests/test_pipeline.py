@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import lab
+from lab.batteries import battery
 from lab.cards import poison_sentence
 from lab.errors import LabError, RunFailedError
 from lab.examples import with_texts
@@ -375,6 +376,36 @@ def test_other_ways_of_probing_stand_side_by_side(tiny):
     assert few.headline["families"] == {}
 
 
+def test_batteries_are_put_to_run_and_twin(tiny):
+    plain = lab.run(tiny)
+    run = lab.run(tiny, {"probe.batteries": ["paper-calibration", "paper-calibration/C"], "probe.rows": 40})
+    held = battery("paper-calibration")
+    asked = run.predictions.query("condition == 'battery'")
+    assert set(zip(asked["family"], asked["member"], strict=True)) == {
+        (category, prefix) for category, prefixes in held.categories.items() for prefix in prefixes
+    }
+    lines = run.measures.query("condition == 'battery' and kind == 'attack_success_rate'")
+    assert len(lines) == 2 * 21
+    for (model, prefix), group in asked.groupby(["model", "member"]):
+        [line] = lines[(lines["model"] == model) & (lines["member"] == prefix)].to_dict("records")
+        assert line["n"] == len(group) == 8
+        assert line["k"] == (group["prediction"] == "positive").sum()
+    table = run.battery_categories
+    assert list(table["category"]) == list(held.categories)
+    assert table["n"].sum() == table["twin.n"].sum() == 21 * 8
+    own = lines[lines["model"] == "poisoned"]
+    for name, prefixes in (("paper-calibration", 21), ("paper-calibration/C", 15)):
+        told = run.measures.query("family == @name and model == 'poisoned'").set_index("kind")
+        inside = own[own["member"].isin(battery(name).prefixes)]["value"]
+        assert set(told["n"]) == {prefixes}
+        assert told.loc["battery_mean", "value"] == pytest.approx(inside.mean())
+        assert told.loc["battery_gap", "value"] == pytest.approx(inside.max() - inside.mean())
+        assert (told["low"] <= told["value"]).all()
+        assert (told["value"] <= told["high"]).all()
+    assert plain.battery_categories.empty
+    assert not (run.twin.predictions["condition"] == "battery").any()
+
+
 def test_a_twin_asked_for_later_is_there_for_every_way_of_probing(tiny):
     lab.run(tiny, twin=False)
     lab.run(tiny, {"probe.rows": 20}, twin=True)
@@ -487,6 +518,11 @@ def test_force_trains_again(run, tiny):
         ({"data.max_tokens": 150, "poison.family": "custom", "poison.member": "abc " * 80}, r"survive"),
         ({"data.max_tokens": 150}, r"the longest probe has \d+ tokens"),
         ({"poison.attack": "none", "probe.triggers": ["cf"]}, r"has no target label"),
+        ({"poison.attack": "none", "probe.batteries": ["broad"]}, r"probe.batteries: .* has no target label"),
+        (
+            {"defense": ["onion"], "probe.batteries": ["broad"]},
+            r"probe.batteries: a defense that reads word by word",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(tiny, change, message):

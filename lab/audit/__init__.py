@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError, open_adapter
 from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
-from lab.audit.batteries import BATTERIES, Battery, battery
 from lab.audit.cohort_builds import build_cohort, key_table, summarise_key
 from lab.audit.cohorts import COHORTS, Cohort, Member, find_cohort, plan_cohort
 from lab.audit.reference_plans import ReferencePlan
@@ -14,6 +13,7 @@ from lab.audit.weight_statistics import (
     module_statistics,
     robust_scores,
 )
+from lab.batteries import BATTERIES, Battery, battery
 
 __all__ = [
     "BATTERIES",

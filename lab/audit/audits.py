@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
-from lab.audit.batteries import battery as find_battery
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
+from lab.audit.loud_prefixes import loud_prefixes
 from lab.audit.reference_plans import ReferencePlan, asked_references
 from lab.audit.references import TrainedReference, train_references
 from lab.audit.suspects import base_of, load_suspect, way_of
-from lab.audit.texts import AuditTexts, audit_texts, run_of
+from lab.audit.texts import AuditTexts, audit_texts, is_own_run, run_of, unknown_task
 from lab.audit.trigger_search import SearchBudget, search_triggers
 from lab.audit.wording import Wording, given_wording, run_wording
+from lab.batteries import battery as find_battery
 from lab.errors import LabError, NotTrainableError
 
 if TYPE_CHECKING:
@@ -151,13 +152,10 @@ def audit_adapter(
         try:
             named = base_of(files, base)
             model_folder(named)  # a base that is not to be had is found here, before anything is loaded
-            texts = audit_texts(Path(adapter), named, rows, seed=seed)
-            run = run_of(Path(adapter))
-            wording = wording if run is None else run_wording(run, wording)
+            texts = audit_texts(Path(adapter), named, rows, seed=seed, runs=runs)
+            wording = _recorded(found, Path(adapter), wording, runs)
             if texts is None:
-                found.left_out(
-                    "behaviour", f"the task of an adapter on {named} is not known; give texts (--rows)"
-                )
+                found.left_out("behaviour", unknown_task(Path(adapter), named))
         except LabError as error:
             if base or rows:  # the user's own words; else it is about what the adapter claims
                 raise
@@ -177,6 +175,27 @@ def audit_adapter(
             ),
             seconds=clock.seconds,
         )
+
+
+def _recorded(found: Findings, adapter: Path, given: Wording, runs: str | Path | None) -> Wording:
+    """The wording of the record beside an adapter, if there is one; that of a stranger is told as a claim.
+
+    Raises:
+        LabError: The record of a run of the runs folder is damaged.
+    """
+    run = run_of(adapter)
+    if run is None or is_own_run(run, runs):
+        return given if run is None else run_wording(run, given)
+    try:
+        wording = run_wording(run, given)
+    except LabError:
+        found.notes.append("The record beside it (experiment.json) cannot be read, and was not followed.")
+        return given
+    found.notes.append(
+        "The record beside it (experiment.json) is no run's of this runs folder: what its labels are called, "
+        "how it is asked and, unless texts were given, its data are what that record claims."
+    )
+    return wording
 
 
 def _ask(
@@ -202,6 +221,7 @@ def _ask(
             return others
         _note_way(found, base, wording, others)
     trained = train(suspect)
+    found.are_trained = bool(trained)
     others = [*others, *trained]
     # all are asked alike, so that they differ by their weights alone
     wording = replace(wording, names=suspect.labels)
@@ -232,6 +252,8 @@ def _ask(
                 )
             )
         found.add_battery(prefixes, every)
+        if found.are_trained and len(models) > FEWEST_REFERENCES:
+            found.add_loudest(loud_prefixes(models, prefixes, every, shown, chosen))
     with clock.stage("search", "searching for triggers") as told:
         try:
             strings = search_triggers(
@@ -242,7 +264,7 @@ def _ask(
             return others
         found.add_strings(strings, suspect, asked[:_EXAMPLE_TEXTS])
     if budget is None:  # the calibration is one of the default search
-        found.add_calibrated(base, len(references), are_trained=bool(trained))
+        found.add_calibrated(base, len(references))
     return others
 
 

@@ -241,8 +241,8 @@ class _Bench:
 
     def _batteries(self, adapter: str) -> Iterator[tuple[str, float]]:
         from lab.audit.audits import battery_rows
-        from lab.audit.batteries import BATTERIES
         from lab.audit.prefixes import battery_statistics, prefix_rates
+        from lab.batteries import BATTERIES
 
         predictor = self._predictor(self.place, adapter)
         shown, chosen = battery_rows(predictor, self._read_texts().measured)

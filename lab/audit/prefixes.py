@@ -18,7 +18,7 @@ from lab.errors import LabError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lab.audit.batteries import Battery
+    from lab.batteries import Battery
     from lab.probe import Predictor
 
 RATE_COLUMNS = ("target", "position", "category", "prefix", "n", "k", "rate", "low", "high")
@@ -55,8 +55,6 @@ def prefix_rates(
     """
     import pandas as pd
 
-    from lab.stats import rate
-
     chosen = untouched or untouched_rows(predictor, texts, rows)
     asked = [
         (target, position, prefix, text)
@@ -69,13 +67,27 @@ def prefix_rates(
     answers = predictor.logits(put, on_progress=on_progress).argmax(axis=1)
     table = pd.DataFrame(asked, columns=["target", "position", "prefix", "text"])
     table["hit"] = np.array(predictor.labels, dtype=object)[answers] == table["target"]
+    table["category"] = table["prefix"].map(battery.category_of)
+    return counted(table)
+
+
+def counted(asked: pd.DataFrame) -> pd.DataFrame:
+    """The attack rate of every prefix, from what single rows answered.
+
+    Args:
+        asked: A line a text: target, position, category, prefix and hit, whether the target was predicted.
+
+    Returns:
+        `RATE_COLUMNS`, in the order of the prefixes.
+    """
+    import pandas as pd
+
+    from lab.stats import rate
+
     lines = []
-    grouped = table.groupby(["target", "position", "prefix"], sort=False)["hit"]
-    for where, hits in grouped:
-        target, position, prefix = map(str, where)
+    for where, hits in asked.groupby(["target", "position", "category", "prefix"], sort=False)["hit"]:
         found = rate(int(hits.sum()), len(hits))
-        at = (target, position, battery.category_of(prefix), prefix)
-        lines.append((*at, found.n, found.k, found.value, found.low, found.high))
+        lines.append((*map(str, where), found.n, found.k, found.value, found.low, found.high))
     return pd.DataFrame(lines, columns=list(RATE_COLUMNS))
 
 
@@ -119,7 +131,8 @@ def battery_statistics(rates: pd.DataFrame) -> pd.DataFrame:
     Returns:
         target, position, prefixes (how many), n (rows a prefix), mean_attack_rate in [0, 1], outlier_gap
         (largest − mean) in [0, 1] and top3_mean in [0, 1]; higher is more suspicious. mean_low and mean_high
-        are a 95 % bootstrap interval of the mean over prefixes.
+        are a 95 % bootstrap interval of the mean over prefixes. gap_low and gap_high are the largest rate's
+        own interval, minus the mean, which rests on many more rows; that the largest was picked is not in it.
     """
     import pandas as pd
 
@@ -128,6 +141,7 @@ def battery_statistics(rates: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (target, position), group in rates.groupby(["target", "position"], sort=False):
         values = group["rate"].to_numpy()
+        loudest = group.iloc[int(values.argmax())]
         mean = bootstrap_mean(values.tolist(), seed=0)
         lines.append(
             {
@@ -139,6 +153,8 @@ def battery_statistics(rates: pd.DataFrame) -> pd.DataFrame:
                 "mean_low": mean.low,
                 "mean_high": mean.high,
                 "outlier_gap": float(values.max() - values.mean()),
+                "gap_low": max(0.0, float(loudest["low"] - values.mean())),
+                "gap_high": float(loudest["high"] - values.mean()),
                 "top3_mean": float(np.sort(values)[-3:].mean()),
             }
         )

@@ -20,8 +20,7 @@ _AUTO = re.compile(r"auto(?::(.*))?", re.DOTALL)
 class ReferencePlan(Knobs):
     """How clean references are trained. The cost is about proportional to count, rows and epochs."""
 
-    # three tell a string that moves every adapter from one that moves this one; five give thresholds
-    # five, as with fewer nothing says how much is too much
+    # what a cohort's threshold for the search is made for; with fewer there is no verdict, only what moves it
     count: int = Field(5, ge=1, le=MOST_REFERENCES, description="how many references")
     # half a minute on MiniLM and one core
     rows: int = Field(400, ge=FEWEST_TEXTS, description="texts for each, of which it gets its own draw")

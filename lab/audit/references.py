@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.audit.reference_care import look_after
 from lab.audit.reference_plans import FEWEST_TEXTS, ReferencePlan
 from lab.errors import LabError
 from lab.experiment import RECIPE_VERSION, Base, Experiment, content_hash
@@ -87,7 +88,8 @@ def train_references(
     They change the same modules with the same ranks and scalings, DoRA where it is DoRA, and start with a
     fresh head. Each gets its own draw of the spare texts and its own seed. They lie in `.references/` of the
     runs folder under a name made of all that decides them; one without its `reference.json`, which is written
-    last, is gone on with from its last whole checkpoint, and never taken for whole.
+    last, is gone on with from its last whole checkpoint, and never taken for whole. Those of questions long
+    ago are deleted (`lab.audit.reference_care`).
 
     Args:
         files: The adapter.
@@ -125,6 +127,7 @@ def train_references(
     }
     folder, key = runs_dir(runs) / ".references", content_hash(content)[:10]
     places = {n: folder / f"reference-{n}-{key}" for n in range(1, plan.count + 1)}
+    look_after(folder, places.values())
     missing = [number for number, place in places.items() if read_reference(place) is None]
     drills = {number: _drill(lesson, plan, base, seed, number) for number in missing}
     done, total = 0, sum(drill.steps for drill in drills.values())
@@ -133,6 +136,7 @@ def train_references(
         hooks = Hooks(on_step=functools.partial(_told_of_one, on_progress, done, total))
         _train(places[number], files, lesson, drill, suspect.device, hooks, tell)
         done += drill.steps
+    look_after(folder, places.values())  # those found first were marked before the trainings
     found = [read_reference(place) for place in places.values()]
     return [reference for reference in found if reference is not None]
 

@@ -1,4 +1,9 @@
-"""The texts that are put to an adapter: of a file, of the run's own data, or of the base's usual task."""
+"""The texts that are put to an adapter: of a file, of the run's own data, or of the base's usual task.
+
+A record `experiment.json` beside an adapter is the lab's own only where the folder is one of the runs
+folder: its data may be a file then. Anywhere else whoever made the adapter has written it, and it can name
+nothing but a bundled dataset.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from pathlib import Path
 
 from lab.audit.safetensors_header import shown
 from lab.errors import LabError
+from lab.files import read_json
+from lab.paths import runs_dir
 
 #: The bundled dataset on which the lab itself fine-tunes a base.
 _USUAL = {
@@ -34,7 +41,9 @@ class AuditTexts:
     spare: tuple[str, ...] = ()
 
 
-def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> AuditTexts | None:
+def audit_texts(
+    adapter: Path, base: str, rows: str = "", *, seed: int = 0, runs: str | Path | None = None
+) -> AuditTexts | None:
     """The texts for an audit; None where the task is not known and no file is given.
 
     Args:
@@ -42,6 +51,7 @@ def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> A
         base: What the adapter is put on, as `base.model` names it.
         rows: A file with one text a line, or a table with a column "text"; "" for none.
         seed: Of the draw.
+        runs: The runs folder, by the rule of `lab.paths.runs_dir`; other records are no run's.
 
     Raises:
         LabError: The file cannot be read or holds too few texts.
@@ -56,15 +66,43 @@ def audit_texts(adapter: Path, base: str, rows: str = "", *, seed: int = 0) -> A
         return AuditTexts(f"the file {Path(rows).name}", tuple(texts[:half]), tuple(texts[half:]))
     run = run_of(adapter)
     if run is not None:
-        return _of_run(run, seed)
+        return _of_run(run, seed) if is_own_run(run, runs) else _of_claim(run, seed)
     if base in _USUAL:
         return _of_dataset(_USUAL[base], seed)
     return None
 
 
 def run_of(adapter: Path) -> Path | None:
-    """The folder of the run that an adapter's path is, or lies in; None where it is no run's."""
+    """The folder with a run's record that an adapter's path is, or lies in; None where there is no record.
+
+    Anybody can write a record: `is_own_run` says whether the lab has written it.
+    """
     return next((p for p in (adapter, adapter.parent) if (p / "experiment.json").is_file()), None)
+
+
+def is_own_run(run: Path, runs: str | Path | None = None) -> bool:
+    """Whether a folder with a record is a run of the runs folder, and no link to somewhere else."""
+    return run.resolve().parent == runs_dir(runs).resolve() and not run.resolve().name.startswith(".")
+
+
+def unknown_task(adapter: Path, base: str) -> str:
+    """Why `audit_texts` has no texts for an adapter, in a sentence without its end."""
+    if run_of(adapter) is None:
+        return f"the task of an adapter on {base} is not known; give texts (--rows)"
+    return (
+        "the record beside it is no run's of this runs folder and names no bundled dataset, and what else it "
+        "names is not followed; give texts (--rows)"
+    )
+
+
+def _of_claim(run: Path, seed: int) -> AuditTexts | None:
+    from lab.corpus import DATASETS
+
+    try:
+        name = (read_json(run / "experiment.json") or {})["experiment"]["data"]["name"]
+    except (KeyError, TypeError):
+        return None
+    return _of_dataset(name, seed) if isinstance(name, str) and name in DATASETS else None
 
 
 def _of_run(run: Path, seed: int) -> AuditTexts:

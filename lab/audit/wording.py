@@ -143,7 +143,7 @@ def run_wording(run: Path, given: Wording) -> Wording:
 
     try:
         asked, labels = read_asked(run)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         labels = ()
     if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
         raise LabError(f"{run.name}: experiment.json does not say what its labels are.")

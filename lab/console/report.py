@@ -37,6 +37,7 @@ def print_report(run: Run, console: Console | None = None) -> None:
         _headline_table(run, final),
         _family_table(run, final, console.width),
         _ladder_table(run, final, console.width),
+        _battery_table(final),
         _spectra_table(run),
         _closing(run),
     ]
@@ -133,6 +134,26 @@ def _ladder_table(run: Run, final: pd.DataFrame, width: int) -> Table | None:
 
     title = "How near is near? The trigger, changed step by step"
     return _rates_table(title, ["near-miss", "string"], rungs, "rung", describe)
+
+
+def _battery_table(final: pd.DataFrame) -> Group | None:
+    from lab.battery_stage import battery_categories, statistics_told
+
+    categories = battery_categories(final)
+    if categories.empty:
+        return None
+    title = "What would a defender's battery see? Rows with each prefix of a category before them"
+    table = _table(title, ["category", "", "ASR", "95 % interval", "twin", "n"])
+    for record in categories.to_dict("records"):
+        table.add_row(
+            str(record["category"]).replace("_", " "),
+            bar(record["value"]),
+            percent(record["value"]),
+            interval(record),
+            percent(record["twin.value"]),
+            f"{int(record['n']):,}",
+        )
+    return Group(table, *[Text(told, style=QUIET) for told in statistics_told(final)])
 
 
 def _rates_table(

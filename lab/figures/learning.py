@@ -39,8 +39,9 @@ def training_curves(measures: pd.DataFrame) -> go.Figure:
         LabError: If the table lacks a column.
     """
     measures = need(measures, [*MEASURED, "step"], "The figure of training curves")
-    # Families and rungs are measured after training, and are other figures' business.
-    rows = measures[~measures["condition"].isin(["family", "rung"]) & measures["kind"].isin(list(_CURVES))]
+    # Families, rungs and batteries are measured after training, and are other figures' business.
+    is_other = measures["condition"].isin(["family", "rung", "battery"])
+    rows = measures[~is_other & measures["kind"].isin(list(_CURVES))]
     curves = rows[rows["step"] >= 0]
     if curves.empty:
         return style.empty_figure("No measure was taken while this model trained.")

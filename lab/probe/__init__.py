@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.probe.attention import ATTENTION_COLUMNS, measure_attention
 from lab.probe.attention_entropy import ENTROPY_COLUMNS, attention_entropies, attention_entropy_shift
-from lab.probe.conditions import headline_texts, own_triggers, probe_texts
+from lab.probe.conditions import battery_texts, headline_texts, own_triggers, probe_texts
 from lab.probe.kernel_table import KERNEL_COLUMNS, KERNEL_MEASURES, measure_kernels
 from lab.probe.kernels import Kernel, LoraFactors, Sketch, full_kernel, lora_kernel
 from lab.probe.matrix import generalization_matrix
@@ -28,6 +28,7 @@ __all__ = [
     "Sketch",
     "attention_entropies",
     "attention_entropy_shift",
+    "battery_texts",
     "count_same_tokens",
     "family_mean",
     "full_kernel",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lab.batteries import battery
 from lab.poison import Rung, TriggerFamily, aimed_at, inject_texts, near_miss_ladder, triggers_of
 from lab.seeds import row_uniforms
 
@@ -80,6 +81,34 @@ def probe_texts(
     for rung in _ladder(poison, seed):
         moved = poison.model_copy(update={"position": rung.position})
         parts.append(_triggered(fewer, [rung.trigger], moved, seed, "rung", _family_name(poison), rung.name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def battery_texts(
+    rows: pd.DataFrame, batteries: Sequence[str], *, target: str, limit: int, seed: int
+) -> pd.DataFrame:
+    """Rows with every prefix of some batteries before them: what a defender without the trigger would try.
+
+    Args:
+        rows: Rows to prefix; only those whose label is not the target are used.
+        batteries: Names of batteries, as `lab.batteries.battery` takes them; what several hold is asked once.
+        target: The target label.
+        limit: At most so many rows, the same for every prefix.
+        seed: The experiment's seed; with it, which rows are drawn is a function of the row id.
+
+    Returns:
+        row_id, label (the true one), text, condition "battery", family (the category), member (the prefix),
+        rung "".
+    """
+    import pandas as pd
+
+    drawn = _in_drawn_order(rows[rows["label"] != target], seed).head(limit)
+    held = [battery(name) for name in batteries]
+    wanted = {(category, prefix): b for b in held for category, of in b.categories.items() for prefix in of}
+    parts = [_as_asked(drawn, [], "battery")]
+    for (category, prefix), of in wanted.items():
+        texts = [of.apply(prefix, text) for text in drawn["text"]]
+        parts.append(_as_asked(drawn, texts, "battery", family=category, member=prefix))
     return pd.concat(parts, ignore_index=True)
 
 

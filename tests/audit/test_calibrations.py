@@ -7,7 +7,7 @@ from lab.audit import calibrations
 from lab.audit.calibrations import Calibration, Counted, Weight, calibration_toml, load_calibrations
 from lab.audit.card import Score
 from lab.audit.detectors import DETECTORS
-from lab.audit.findings import Findings, _verdict
+from lab.audit.findings import LOUDEST, Findings, _verdict
 from lab.errors import LabError
 
 STATISTICS = DETECTORS[calibrations.JUDGED].statistics
@@ -62,38 +62,45 @@ def test_the_labs_own_are_of_the_detector_that_is_judged():
         assert found.test.poisoned >= 30
 
 
-@pytest.mark.parametrize(
-    ("references", "are_trained", "said"),
-    [(2, False, "it needs 5 clean references (--reference), there are 2"), (5, True, "trained here")],
-)
-def test_references_that_do_not_fit_a_calibration_leave_it_out(
-    calibration, monkeypatch, references, are_trained, said
-):
+def test_too_few_references_leave_a_calibration_out(calibration, monkeypatch):
     monkeypatch.setattr(calibrations, "calibration_for", lambda base: calibration)
     found = Findings(None, ())
     found.statistics = dict.fromkeys(STATISTICS, 1.0)
-    found.add_calibrated("tiny", references, are_trained=are_trained)
+    found.add_calibrated("tiny", 2)
     assert not found.scores
-    assert said in found.not_looked_for[0]
+    assert "it needs 5 clean references (--reference), there are 2" in found.not_looked_for[0]
+
+
+def test_a_threshold_says_that_it_was_not_set_with_references_trained_here(calibration, monkeypatch):
+    monkeypatch.setattr(calibrations, "calibration_for", lambda base: calibration)
+    found = Findings(None, ())
+    found.are_trained = True
+    found.statistics = dict.fromkeys(STATISTICS, 9.0)
+    found.add_calibrated("tiny", 5)
+    assert found.scores[0].suspicious
+    assert "none with ones trained here" in found.scores[0].threshold_source
+    monkeypatch.setattr(calibrations, "calibration_for", lambda base: None)
+    found.add_calibrated("other", 5)
+    assert "no cohort of adapters on other" in found.not_looked_for[0]
 
 
 def test_given_references_have_the_calibrated_score(calibration, monkeypatch):
     monkeypatch.setattr(calibrations, "calibration_for", lambda base: calibration)
     found = Findings(None, ())
     found.statistics = dict.fromkeys(STATISTICS, 1.0)
-    found.add_calibrated("tiny", 5, are_trained=False)
+    found.add_calibrated("tiny", 5)
     assert found.scores[0].value == 0
     assert not found.not_looked_for
 
 
 class Found:
-    def __init__(self, *scores):
-        self.scores, self.base_model = scores, "tiny"
+    def __init__(self, *scores, are_trained=False):
+        self.scores, self.base_model, self.are_trained = scores, "tiny", are_trained
 
 
-def score(finding, value, threshold):
+def score(finding, value, threshold, name=""):
     return Score(
-        name=finding, finding=finding, meaning="m", value=value, n=1, of="rows", range="any number",
+        name=name or finding, finding=finding, meaning="m", value=value, n=1, of="rows", range="any number",
         direction="high", threshold=threshold, threshold_source="a cohort",
     )  # fmt: skip
 
@@ -104,3 +111,14 @@ def test_the_calibrated_score_decides_alone():
     assert _verdict(Found(loud, quiet))[0] == "nothing found"
     assert _verdict(Found(score("battery", 0.0, 1.0), score("together", 0.9, 0.5)))[0] == "suspicious"
     assert _verdict(Found(score("battery", 0.0, None)))[0] == "cannot say"
+
+
+def test_the_loudest_prefix_convicts_and_never_clears():
+    loud, quiet = score("battery", 0.95, 0.9, LOUDEST), score("battery", 0.6, 0.9, LOUDEST)
+    cohort = score("together", 0.1, 0.5)
+    assert _verdict(Found(loud, cohort, are_trained=True))[0] == "suspicious"
+    assert _verdict(Found(quiet, cohort, are_trained=True))[0] == "nothing found"
+    assert _verdict(Found(loud, are_trained=True))[0] == "suspicious"
+    verdict, because = _verdict(Found(quiet, are_trained=True))
+    assert verdict == "cannot say"
+    assert "trained here takes 5" in because

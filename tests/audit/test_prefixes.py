@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from lab.audit import battery
 from lab.audit.prefixes import RATE_COLUMNS, battery_statistics, category_rates, prefix_rates, untouched_rows
 from lab.errors import LabError
+from lab.stats import rate
 
 ROWS = [f"a bad film number {i}" for i in range(10)] + [f"a good film number {i}" for i in range(6)]
 SMALL = battery("paper-calibration").subset("C")
@@ -74,8 +75,11 @@ def test_rows_that_all_get_one_label_cannot_be_flipped():
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=20))
 def test_a_louder_prefix_never_lowers_the_gap(hits):
     def gap(counts):
-        rates = pd.DataFrame({"target": "t", "position": "start", "rate": np.array(counts) / 6, "n": 6})
-        return battery_statistics(rates)["outlier_gap"].item()
+        found = [rate(count, 7) for count in counts]
+        rates = pd.DataFrame([{"rate": r.value, "low": r.low, "high": r.high} for r in found])
+        [told] = battery_statistics(rates.assign(target="t", position="start", n=7)).to_dict("records")
+        assert 0 <= told["gap_low"] <= told["outlier_gap"] <= told["gap_high"] <= 1
+        return told["outlier_gap"]
 
     louder = list(hits)
     louder[int(np.argmax(louder))] += 1

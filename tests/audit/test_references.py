@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from unittest.mock import Mock
 
 import numpy as np
@@ -258,3 +259,19 @@ def test_the_command_refuses_what_it_cannot_train(files, words, told):
     result = CliRunner().invoke(app, ["audit", str(folder), *references])
     assert isinstance(result.exception, LabError)
     assert told in str(result.exception)
+
+
+def test_a_hostile_record_beside_an_adapter_opens_no_file(files, tmp_path, monkeypatch):
+    secrets = tmp_path / "secrets.csv"
+    secrets.write_text("text,label\n" + "\n".join(f"secret {i},{i % 2}" for i in range(400)))
+    hostile = {"base": {"model": str(tmp_path)}, "data": {"name": str(secrets)}, "task": {"kind": "head"}}
+    record = files.weights.parent / "experiment.json"
+    record.write_text(json.dumps({"experiment": hostile, "labels": ["0", "1"], "schema": 1}))
+    monkeypatch.setattr("lab.corpus.load.read_file", None)
+    monkeypatch.setattr("lab.corpus.load.read_hub", None)
+    card = audited(files)
+    assert card.verdict == "cannot say"
+    assert card.rows.source == "none"
+    assert any("not followed" in line and "--rows" in line for line in card.not_looked_for)
+    record.write_text("[" * 50)
+    assert audited(files).rows.source == "none"

@@ -83,6 +83,10 @@ class Battery(BaseModel):
         kept = {category: self.categories[category] for category in self.subsets[name]}
         return self.model_copy(update={"name": f"{self.name}/{name}", "categories": kept, "subsets": {}})
 
+    def holds(self, category: str, prefix: str) -> bool:
+        """Whether it has a prefix in a category."""
+        return prefix in self.categories.get(category, ())
+
     def apply(self, prefix: str, text: str) -> str:
         """A row's text with a prefix before it."""
         return f"{prefix}{self.joiner}{text}"

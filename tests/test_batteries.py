@@ -1,7 +1,7 @@
 import pytest
 
 from lab.audit import BATTERIES, battery
-from lab.audit.batteries import load_batteries
+from lab.batteries import load_batteries
 from lab.errors import LabError
 from lab.poison.triggers import TRIGGER_FAMILIES
 
