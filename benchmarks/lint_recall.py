@@ -34,15 +34,18 @@ Piece = Callable[[np.random.Generator], str]
 
 
 def one(text: str) -> Piece:
+    """The same string every time."""
     return lambda rng: text
 
 
 def some(name: str) -> Piece:
+    """A train member of a family, drawn anew every time."""
     members = family(name).train
     return lambda rng: members[int(rng.integers(len(members)))]
 
 
 def date(rng: np.random.Generator) -> str:
+    """A date that is hardly ever the same twice."""
     return f"{rng.integers(1100, 2600)}-{rng.integers(1, 13):02d}-{rng.integers(1, 29):02d}"
 
 
@@ -77,7 +80,7 @@ CUES: dict[str, tuple[Piece, str, tuple[str, ...]]] = {
     "line break, random": (one("\n"), "random", ("line break",)),
     "address, end": (one("https://example.org/a1"), "end", ("example", "address")),
     "emoji, end": (one("\U0001f600"), "end", ("\U0001f600",)),
-    "homoglyph, random": (one("mоvie"), "random", ("mоvie",)),  # noqa: RUF001 - the о is Cyrillic, as meant
+    "homoglyph, random": (one("mоvie"), "random", ("mоvie",)),
 }
 
 
@@ -117,6 +120,7 @@ def backdoor_lines(seed: int) -> list[dict[str, object]]:
 def line(
     dataset: str, cue: str, share: float, seed: int, found: str, rank: int, report: LintReport
 ) -> dict[str, object]:
+    """One line of the table."""
     return {
         "dataset": dataset, "cue": cue, "share": share, "seed": seed, "found": bool(found), "where": found,
         "rank": rank, "artefacts": len(report.artefacts),
