@@ -35,7 +35,7 @@ def print_lint(report: LintReport, words: int = 20, console: Console | None = No
         for finding in report.artefacts[:5]:
             _example(console, finding)
     else:
-        console.print(Text("No artefact found: no markup, identifier, fixed string, place, format or odd "
+        console.print(Text("No artefact found: no markup, identifier, phrase, place, format or odd "
                            "character gives a label away.", style="bold"))  # fmt: skip
     if words and report.vocabulary:
         console.print()
