@@ -50,8 +50,7 @@ def phrase_blocks(words: Words, codes: Rows, classes: int, least: int) -> Iterat
     """Fixed strings of two to `LONGEST` words: those whose rarest word hardly stands without them."""
     occurrences = np.bincount(words.ids, minlength=len(words.forms))
     index = {form: i for i, form in enumerate(words.forms)}
-    for length in range(2, LONGEST + 1):
-        runs, found = phrases(words, length, least)
+    for runs, found in phrases(words, LONGEST, least):
         often = np.bincount(found.ids, minlength=len(runs))
         rarest = np.array([min(occurrences[index[w]] for w in run) for run in runs], dtype=np.int64)
         fixed = often >= COHESION * rarest

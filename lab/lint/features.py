@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,20 +112,20 @@ def _escaped(form: str) -> str:
     return re.escape(form).replace("9", r"\d")
 
 
-def phrases(words: Words, length: int, least: int) -> tuple[list[tuple[str, ...]], Words]:
-    """Runs of so many words that occur often enough.
+def phrases(words: Words, longest: int, least: int) -> Iterator[tuple[list[tuple[str, ...]], Words]]:
+    """Runs of words that occur often enough, of two words, of three, and so on.
 
     Args:
         words: All words.
-        length: Words in a run, at least 2.
+        longest: Words in the longest run, at least 2.
         least: Occurrences below which a run is left out.
 
-    Returns:
-        The runs, and where they begin; `ids` are indices into the list of runs.
+    Yields:
+        For each length the runs, and the texts in which they begin; `ids` are indices into the list of runs.
     """
     starts, ids = np.arange(len(words.ids)), words.ids
     runs: list[tuple[str, ...]] = [(form,) for form in words.forms]
-    for size in range(2, length + 1):
+    for size in range(2, longest + 1):
         inside = starts + size - 1 < len(words.ids)
         starts, ids = starts[inside], ids[inside]
         same = words.rows[starts] == words.rows[starts + size - 1]
@@ -137,5 +137,5 @@ def phrases(words: Words, length: int, least: int) -> tuple[list[tuple[str, ...]
         before, last = np.divmod(different[often], len(words.forms))
         runs = [(*runs[b], words.forms[w]) for b, w in zip(before.tolist(), last.tolist(), strict=True)]
         kept = often[where]
-        starts, ids = starts[kept], number[where][kept]
-    return runs, Words(words.rows[starts], ids, [])
+        starts, ids = starts[kept], number[where[kept]]
+        yield runs, Words(words.rows[starts], ids, [])

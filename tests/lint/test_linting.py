@@ -170,7 +170,7 @@ def test_phrases_are_those_that_counting_by_hand_finds(rows, length, least):
 
     words = read_words([" ".join(row) for row in rows])
     counted = Counter(tuple(row[i : i + length]) for row in rows for i in range(len(row) - length + 1))
-    runs, found = phrases(words, length, least)
+    runs, found = list(phrases(words, length, least))[-1]
     assert {run: int((found.ids == i).sum()) for i, run in enumerate(runs)} == {
         run: n for run, n in counted.items() if n >= least
     }
