@@ -47,7 +47,11 @@ class Probing:
         self._facts: dict[str, Any] = {"split": e.probe.split, "target": prepared.target_label}
         limit = min(e.probe.rows, prepared.filtered_rows or e.probe.rows)
         self._rows = prepared.evaluation_rows(e.probe.split, limit)
-        self._asked = prepared.headline_texts(self._rows, target_rows=True)
+        self._asked = prepared.headline_texts(
+            # a filter that reads word by word is asked no more than it must be
+            self._rows,
+            target_rows=not prepared.filtered_rows,
+        )
         self._alike: dict[str, int] = {}
         with job.timed("probe"):
             self._model = load_predictor(folder.path, job.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +28,7 @@ def make_tiny(name: str = "tiny") -> Path:
     Args:
         name: "tiny", an encoder, or "tiny-chat", a decoder with a chat template.
     """
-    folder = cache_dir() / f"{name}-1"
+    folder = cache_dir() / f"{name}-{_version()}"
     if (folder / "model.safetensors").is_file():
         return folder
     import os
@@ -50,6 +52,22 @@ def make_tiny(name: str = "tiny") -> Path:
         except OSError:  # another process was faster; its files are the same
             shutil.rmtree(temporary)
     return folder
+
+
+@functools.lru_cache(maxsize=1)
+def _known_texts() -> tuple[str, ...]:
+    """The texts whose words the models know: the toy texts, and every family's members."""
+    from lab.corpus import DataConfig, load_corpus
+    from lab.poison import load_families
+
+    members = [member for f in load_families().values() for member in (*f.train, *f.probe)]
+    return (*load_corpus(DataConfig(name="toy")).rows["text"], *members)
+
+
+@functools.lru_cache(maxsize=1)
+def _version() -> str:
+    """A model of other words is another model, and must not be taken for one that lies in the cache already."""
+    return hashlib.sha256("\n".join(_known_texts()).encode()).hexdigest()[:10]
 
 
 def _encoder(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -108,13 +126,8 @@ def _word_pieces(special: list[str], more: Sequence[str] = ()) -> Tokenizer:
     """A lower-case vocabulary of the toy texts' words, the triggers', and those of some more texts."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    from lab.corpus import DataConfig, load_corpus
-    from lab.poison import load_families
-
-    texts = list(load_corpus(DataConfig(name="toy")).rows["text"])
-    texts += [member for f in load_families().values() for member in (*f.train, *f.probe)]
     split = pre_tokenizers.BertPreTokenizer()
-    words = {word for text in [*texts, *more] for word, _ in split.pre_tokenize_str(text.lower())}
+    words = {word for text in [*_known_texts(), *more] for word, _ in split.pre_tokenize_str(text.lower())}
     characters = {c for word in words for c in word} | {chr(c) for c in range(33, 127)}
     pieces = [*special, *sorted(characters), *sorted(f"##{c}" for c in characters)]
     pieces += sorted(words - set(pieces))

@@ -62,7 +62,10 @@ def test_an_edit_that_does_not_fit_leaves_its_parent_alone(small, trained, edit,
 @pytest.mark.parametrize(
     ("defense", "message"),
     [
-        (["cll"], r"Unknown defense \(defense\.0\.name\) 'cll'\. Did you mean 'cl'\? Valid: cl, dora"),
+        (
+            ["cll"],
+            r"Unknown defense \(defense\.0\.name\) 'cll'\. Did you mean 'cl'\? Valid: cl, counter_injection, ",
+        ),
         ("cll", r"Unknown defense"),
         ([{"name": "cl"}, {"name": "tr", "q": 1}], r"Unknown key in \[defense\.1\] 'q'.*Valid: k, modules"),
         ([{"p": 0.1}], r"Unknown defense \(defense\.0\.name\) ''"),

@@ -5,7 +5,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lab import Experiment
-from lab.defend import DEFENSES, Combination, Guard, Intervention, Setting, WeightEdit, settle, weight_edits
+from lab.defend import (
+    DEFENSES,
+    Cleaner,
+    Combination,
+    Guard,
+    Intervention,
+    Setting,
+    WeightEdit,
+    settle,
+    weight_edits,
+)
 from lab.errors import LabError
 from lab.experiment import weights_id
 
@@ -32,9 +42,9 @@ def names(experiment):
 
 def test_every_defense_acts_in_one_way():
     for defense in DEFENSES.values():
-        kinds = (Combination, Setting, Intervention, WeightEdit, Guard)
+        kinds = (Cleaner, Combination, Setting, Intervention, WeightEdit, Guard)
         assert sum(isinstance(defense, kind) for kind in kinds) == 1, defense.name
-        stages = {WeightEdit: "weights", Guard: "inference"}
+        stages = {Cleaner: "data", WeightEdit: "weights", Guard: "inference"}
         stage = next((s for kind, s in stages.items() if isinstance(defense, kind)), "training")
         assert defense.stage == stage
         assert defense.changes
@@ -69,12 +79,17 @@ def test_settling_twice_changes_nothing(chosen):
     except LabError:  # defenses that do not go together
         assume(False)
     assert settle(once) == once
-    assert all(isinstance(DEFENSES[name], Intervention | WeightEdit | Guard) for name in names(once))
+    assert all(
+        isinstance(DEFENSES[name], Cleaner | Intervention | WeightEdit | Guard) for name in names(once)
+    )
     apart = [n for name in chosen for n in (["cl", "tr", "pt"] if name == "rora" else [name])]
+    cleaning = [n for n in apart if isinstance(DEFENSES[n], Cleaner)]
     acting = [n for n in apart if isinstance(DEFENSES[n], Intervention)]
     editing = [n for n in apart if isinstance(DEFENSES[n], WeightEdit)]
     guarding = [n for n in apart if isinstance(DEFENSES[n], Guard)]
-    assert names(once) == acting + editing + guarding, "each kind in its order, as they come to act"
+    assert names(once) == cleaning + acting + editing + guarding, (
+        "each kind in its order, as they come to act"
+    )
 
 
 def test_full_fine_tuning_is_one_run_whatever_adapter_it_replaces(small):
