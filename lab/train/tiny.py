@@ -66,7 +66,7 @@ def _known_texts() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _version() -> str:
-    """A model of other words is another model, and must not be taken for one that lies in the cache already."""
+    """A model of other words is another model, and is not to be taken for one that is cached already."""
     return hashlib.sha256("\n".join(_known_texts()).encode()).hexdigest()[:10]
 
 

@@ -64,7 +64,7 @@ def test_an_edit_that_does_not_fit_leaves_its_parent_alone(small, trained, edit,
     [
         (
             ["cll"],
-            r"Unknown defense \(defense\.0\.name\) 'cll'\. Did you mean 'cl'\? Valid: cl, counter_injection, ",
+            r"Unknown defense \(defense\.0\.name\) 'cll'\. Did you mean 'cl'\? Valid: cl, counter_",
         ),
         ("cll", r"Unknown defense"),
         ([{"name": "cl"}, {"name": "tr", "q": 1}], r"Unknown key in \[defense\.1\] 'q'.*Valid: k, modules"),
