@@ -54,8 +54,14 @@ class Reading(Protocol):
         """What the model gets of one text, and which of its tokens are which words of it."""
         ...
 
-    def label_logits(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits, texts × labels, of one padded batch; gradients flow through them."""
+    def label_logits(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], *, shared: int = 0
+    ) -> torch.Tensor:
+        """Logits, texts × labels, of one padded batch; gradients flow through them.
+
+        With `shared`, so many first tokens are the same in every row and shorter than each, and no gradient
+        to them is wanted: where the model lets it, they are computed once, without one.
+        """
         ...
 
     def logits(self, model: Any, token_ids: Sequence[Sequence[int]], on_progress: Progress) -> np.ndarray:
@@ -92,8 +98,10 @@ class HeadReading:
 
         return read_text(self.tokenizer, text, self.max_tokens)
 
-    def label_logits(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See `Reading`."""
+    def label_logits(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], *, shared: int = 0
+    ) -> torch.Tensor:
+        """See `Reading`; a head computes every token of every row."""
         logits: torch.Tensor = model(**inputs).logits
         return logits
 

@@ -162,12 +162,13 @@ def token_gradients(
     embed: Any = predictor.model.get_input_embeddings()
     inputs = pad([frame.ids(row, string, position) for row in rows], int(predictor.tokenizer.pad_token_id))
     inputs = {name: tensor.to(predictor.device) for name, tensor in inputs.items()}
-    with _watched(embed) as embedded:
-        logits = predictor.reading.label_logits(predictor.model, inputs)
+    with _watched(embed) as (embedded, before):
+        logits = predictor.reading.label_logits(predictor.model, inputs, shared=len(frame.before))
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1).max(dim=1).values
     # a reading may ask more than once; a row's tokens lie at the same places every time
     gradients = torch.autograd.grad((logits[:, target] - others).mean(), embedded)
     places = torch.tensor([frame.place(row, position) + slot for row in rows], device=predictor.device)
+    places -= sum(before)
     every = torch.arange(len(rows), device=predictor.device)
     at_slot = sum(gradient[every, places].sum(dim=0) for gradient in gradients)
     with torch.no_grad():
@@ -176,20 +177,27 @@ def token_gradients(
 
 
 @contextlib.contextmanager
-def _watched(embed: Any) -> Iterator[list[torch.Tensor]]:
+def _watched(embed: Any) -> Iterator[tuple[list[torch.Tensor], list[int]]]:
     """Every embedding of tokens that is computed meanwhile, as a beginning of gradients.
 
-    The model still gets token ids: a decoder's head finds the last token of a text by them.
+    The model still gets token ids: a decoder's head finds the last token of a text by them. What is embedded
+    without gradients is a beginning that all rows share, and is told by its number of tokens.
     """
+    import torch
+
     seen: list[torch.Tensor] = []
+    before: list[int] = []
 
     def watch(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            before.append(output.shape[1])
+            return output
         seen.append(output.detach().requires_grad_(True))
         return seen[-1]
 
     handle = embed.register_forward_hook(watch)
     try:
-        yield seen
+        yield seen, before
     finally:
         handle.remove()
 

@@ -88,12 +88,18 @@ class ChatReading:
         start = len(clipped) - len(clipped.lstrip()) if self.template.trims else 0
         return read_within(self.tokenizer, self.template.before, inner, self.template.between, start)
 
-    def label_logits(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits of the labels for one padded batch of questions; gradients flow through them."""
+    def label_logits(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], *, shared: int = 0
+    ) -> torch.Tensor:
+        """Logits of the labels for one padded batch of questions; see `lab.reading.Reading`."""
+        import torch
+
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         lengths = mask.sum(dim=1)
         questions = [row[:n] for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
-        return self._batch_logits(Prefix(model), questions)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not shared):
+            prefix = Prefix(model, questions[0][:shared])
+        return self._batch_logits(prefix, questions)
 
     def logits(self, model: Any, token_ids: Sequence[Sequence[int]], on_progress: Progress) -> np.ndarray:
         """Logits of the labels for any number of questions; what all of them begin with is computed once."""

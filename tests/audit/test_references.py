@@ -275,3 +275,17 @@ def test_a_hostile_record_beside_an_adapter_opens_no_file(files, tmp_path, monke
     assert any("not followed" in line and "--rows" in line for line in card.not_looked_for)
     record.write_text("[" * 50)
     assert audited(files).rows.source == "none"
+
+
+def test_by_trained_references_the_battery_decides_nothing(files, suspect, monkeypatch):
+    # an untrained head says one thing of all texts; these answer by the rule, trigger and all
+    monkeypatch.setattr("lab.audit.audits.load_suspect", lambda *_, **__: suspect)
+    learned = TrainedReference(files.weights.parent, rows=160, steps=9, agreement=rate(70, 77), kappa=0.8)
+    monkeypatch.setattr("lab.audit.audits.train_references", lambda *_, **__: [learned] * 5)
+    card = audited(files, references="auto")
+    assert card.verdict == "cannot say"
+    assert "trained here takes 5" in card.because
+    told = [score for score in card.scores if score.finding == "battery"]
+    assert len(told) == 2
+    assert all(score.threshold is None and len(score.reference) == 5 for score in told)
+    assert all("not decisive" in score.threshold_source for score in told)

@@ -17,6 +17,7 @@ from lab.audit.slots import (
 )
 from lab.audit.wording import Wording, given_wording
 from lab.chat import Task
+from lab.chat.reading import ChatReading
 from lab.corpus.openings import ANSWERED, REFUSED
 from lab.errors import LabError
 from lab.experiment import Base
@@ -93,6 +94,31 @@ def test_a_gradient_is_what_a_small_step_does(predictor):
             assert estimate[other] == pytest.approx((moved[1] - moved[0]) / (2 * step), abs=3e-2, rel=5e-2)
     with torch.no_grad():
         weight[spare] = own
+
+
+def test_what_all_rows_begin_with_is_computed_once_and_changes_no_gradient(predictor, monkeypatch):
+    frame, rows = frame_of(predictor), [ids_of(predictor, text) for text in TEXTS]
+    reading, embed = type(predictor.reading), predictor.model.get_input_embeddings()
+
+    def asked():
+        sizes = []
+        handle = embed.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].numel()))
+        try:
+            every = [
+                token_gradients(predictor, frame, rows, 1, position, around=(9, 11), slot=1)
+                for position in POSITIONS
+            ]
+        finally:
+            handle.remove()
+        return np.stack(every), sum(sizes)
+
+    once, fewer = asked()
+    own = reading.label_logits
+    monkeypatch.setattr(reading, "label_logits", lambda self, *asked, shared: own(self, *asked))
+    each, more = asked()
+    assert np.abs(once - each).max() < 1e-4 * np.abs(each).max()
+    if issubclass(reading, ChatReading):
+        assert fewer < more
 
 
 def test_nothing_stays_on_the_model(load):
