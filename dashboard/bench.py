@@ -10,6 +10,7 @@ import links
 import live
 import panels
 import readers
+import row_lint
 import streamlit as st
 import uploads
 from text import plain, show_text
@@ -53,7 +54,7 @@ def _start() -> str:
 
 
 def _render_preview(experiment: Experiment, problem: str) -> str:
-    """Two rows as they will be trained; returns why there are none, "" where all is well."""
+    """Two rows as they will be trained, and the linter; returns why there are none, "" where all is well."""
     from lab.cards import attack_sentence
     from lab.preview import preview_rows
 
@@ -79,6 +80,7 @@ def _render_preview(experiment: Experiment, problem: str) -> str:
             else row["label"]
         )
         show_text(str(row["text"]), spans, label=flip)
+    row_lint.render(experiment, rows)
     return ""
 
 

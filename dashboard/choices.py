@@ -352,8 +352,9 @@ def _defenses(experiment: Experiment) -> list[dict[str, Any]]:
         key=_key("defenses"),
         format_func=lambda n: f"{n} ({DEFENSES[n].stage})",
         placeholder="none",
-        help="Training defenses act while it trains; weight defenses edit the trained weights, in a run of "
-        "its own.",
+        help="Data defenses clean the training rows, poison and all, before it trains; training defenses act "
+        "while it trains; weight defenses edit the trained weights, and inference defenses stand before "
+        "the trained model, both in a run of its own.",
     )
     chosen = []
     for name in names:

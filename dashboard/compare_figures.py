@@ -107,7 +107,7 @@ def heat_map(picked: Listing, grouped: bool) -> str:
             table=table,
             select=True,
             reading=_mixed(picked, [x, y]),
-            of=(_content(table), x, y, value),
+            of=(readers.digest(table), x, y, value),
         ),
         picked.table,
     )
@@ -143,7 +143,7 @@ def dose(picked: Listing, grouped: bool) -> str:
             table=table,
             select=True,
             reading=_mixed(picked, [x, group]),
-            of=(_content(lines), x, y, group),
+            of=(readers.digest(lines), x, y, group),
         ),
         picked.table,
     )
@@ -172,7 +172,7 @@ def frontier(picked: Listing, grouped: bool) -> str:
             table=_narrow(table, ["arm", "trigger", rate, "clean_accuracy"]),
             select=True,
             reading=_mixed(picked, ["defense", "poison.family", "poison.member", *_ARM_KEYS]) + told,
-            of=(_content(measured), rate),
+            of=(readers.digest(measured), rate),
         ),
         picked.table,
     )
@@ -203,16 +203,6 @@ def _frontier(table: pd.DataFrame, rate: str) -> Figure:
     from lab import figures
 
     return figures.defense_frontier(table, rate=rate)
-
-
-def _content(table: pd.DataFrame) -> str:
-    """A digest of a table: figures of the same numbers are the same, whatever runs have come since."""
-    import hashlib
-
-    import pandas as pd
-
-    lines = pd.util.hash_pandas_object(table, index=False).to_numpy()
-    return hashlib.blake2b(lines.tobytes(), digest_size=16).hexdigest()
 
 
 def _curves_figure(names: tuple[str, ...]) -> Figure:

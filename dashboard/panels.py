@@ -131,6 +131,31 @@ def figure_panel(
             return None
 
 
+@contextlib.contextmanager
+def table_panel(title: str, meaning: str, *, key: str, table: pd.DataFrame) -> Iterator[None]:
+    """A border under a title, as `figure_panel` has it, for what is drawn inside the `with`.
+
+    Args:
+        title: What is shown, as a sentence without a full stop.
+        meaning: What the numbers are, in two sentences.
+        key: Unique on the page.
+        table: What is downloaded as CSV; nothing is offered where it is empty.
+    """
+    with st.container(border=True, key=f"panel-{key}"):
+        with st.container(
+            horizontal=True,
+            vertical_alignment="center",
+            horizontal_alignment="distribute",
+            key=f"head-{key}",
+        ):
+            st.markdown(f"## {title}")
+            with st.popover("", icon=":material/more_horiz:", help="What it means, and downloads"):
+                st.markdown(meaning)
+                if len(table):
+                    _download(key, table)
+        yield
+
+
 def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | Callable[[], pd.DataFrame] | None) -> str:
     """The popover of a figure: what it means, how to take it along; the kind of picture to save."""
     with place.popover("", icon=":material/more_horiz:", help="What it means, and downloads"):
@@ -142,16 +167,20 @@ def _more(place: Any, meaning: str, key: str, table: pd.DataFrame | Callable[[],
             key=f"save-{key}",
         )
         if callable(table) or (table is not None and len(table)):
-            st.download_button(
-                "Numbers as CSV",
-                data=lambda: (table() if callable(table) else table).to_csv(index=False).encode(),
-                file_name=f"{key}.csv",
-                mime="text/csv",
-                key=f"csv-{key}",
-                icon=":material/download:",
-                on_click="ignore",
-            )
+            _download(key, table)
     return (kind or "PNG").lower()
+
+
+def _download(key: str, table: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+    st.download_button(
+        "Numbers as CSV",
+        data=lambda: (table() if callable(table) else table).to_csv(index=False).encode(),
+        file_name=f"{key}.csv",
+        mime="text/csv",
+        key=f"csv-{key}",
+        icon=":material/download:",
+        on_click="ignore",
+    )
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)

@@ -99,6 +99,16 @@ def try_table(run: Run, part: str) -> pd.DataFrame | None:
         return None
 
 
+def digest(table: pd.DataFrame) -> str:
+    """A digest of a table of plain values: what is made of the same ones is the same, whatever came since."""
+    import hashlib
+
+    import pandas as pd
+
+    lines = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return hashlib.blake2b(lines.tobytes(), digest_size=16).hexdigest()
+
+
 def headline(run: Run) -> dict[str, Any]:
     """The headline measures by role and kind, {} while there are none.
 

@@ -25,6 +25,7 @@ _SECTIONS = {
     "alignment": "Strength and alignment",
     "surgery": "Surgery",
     "where": "Where it sits",
+    "kernels": "Kernels and attention",
 }
 _TOPS = (4, 8, 16, 32, 64)
 #: A running run is looked at again after so many seconds.
@@ -88,11 +89,16 @@ def _render_section(runs: Sequence[Run]) -> None:
             import operating_table
 
             operating_table.render(runs)
-    else:
+    elif section == "where":
         with panels.part("Where it sits"):
             import patching
 
             patching.render(runs)
+    else:
+        with panels.part("Kernels and attention"):
+            import run_kernels
+
+            run_kernels.render(runs)
 
 
 def _render_spectra(runs: Sequence[Run]) -> None:

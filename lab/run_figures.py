@@ -98,6 +98,17 @@ class Figures:
 
         return figures.kernel_spectrum(self._run.kernels(**asked), at)
 
+    def kernel_by_layer(self, measure: str = "full_cka", **asked: Any) -> Figure:
+        """A measure of both kernels over the layers, where training started and as trained; asks the model.
+
+        Args:
+            measure: One of `lab.probe.KERNEL_MEASURES` that layers have.
+            **asked: Arguments of `lab.Run.kernels`: rows and so on.
+        """
+        from lab import figures
+
+        return figures.kernel_by_layer(self._run.kernels(**asked), measure)
+
     def attention_entropy_map(self, **asked: Any) -> Figure:
         """What the trigger does to the attention entropy of every head; asks the model.
 

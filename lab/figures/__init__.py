@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lab.figures.frontier import defense_frontier
     from lab.figures.grids import rate_map
     from lab.figures.importances import token_importance
+    from lab.figures.kernel_depths import kernel_by_layer
     from lab.figures.kernel_spectra import kernel_spectrum
     from lab.figures.learning import training_curves
     from lab.figures.losses import loss_curve
@@ -42,6 +43,7 @@ __all__ = [
     "dose_response",
     "generalization_matrix",
     "generalization_row",
+    "kernel_by_layer",
     "kernel_spectrum",
     "loss_curve",
     "near_miss_ladder",
@@ -67,6 +69,7 @@ _FILES = {
     "dose_response": "doses",
     "generalization_matrix": "matrix",
     "generalization_row": "families",
+    "kernel_by_layer": "kernel_depths",
     "kernel_spectrum": "kernel_spectra",
     "loss_curve": "losses",
     "near_miss_ladder": "rungs",

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from lab.lint.findings import Finding, LintReport, flagged_spans, is_flagged
 from lab.lint.linting import LintSettings, lint_dataset, lint_texts
+from lab.lint.planted import PlantedShare, planted_share
 from lab.lint.scores import association_scores, conditional_entropy
 
 __all__ = [
     "Finding",
     "LintReport",
     "LintSettings",
+    "PlantedShare",
     "association_scores",
     "conditional_entropy",
     "flagged_spans",
     "is_flagged",
     "lint_dataset",
     "lint_texts",
+    "planted_share",
 ]

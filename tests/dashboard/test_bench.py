@@ -7,6 +7,7 @@ from apps import healthy, named, said
 
 import lab
 from lab import load_preset
+from lab.defend import DEFENSES
 from lab.work_queue import tickets
 
 TINY = {
@@ -92,6 +93,126 @@ def test_every_source_of_tokens_has_its_own_knobs(page, tmp_path):
     assert "“apple”, “banana” and “orange”" in said(app)
     healthy(named(app.selectbox, "Attack").set_value("style").run())
     assert "in the style archaic" in said(app)
+
+
+def linted(app):
+    """The tables of the linter's part, and all texts that are drawn: the preview's come first."""
+    texts = [html.proto.body for html in app.get("html") if "lab-text" in html.proto.body]
+    return [table.value for table in app.dataframe], texts
+
+
+class TestLint:
+    def test_nothing_is_linted_before_it_is_asked_for(self, page, tmp_path, monkeypatch):
+        monkeypatch.setattr("lab.lint.lint_texts", None)
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        assert "The linter sees the 176 training rows as they are, and is told nothing" in said(app)
+        assert not app.dataframe
+
+    def test_what_was_planted_is_found_and_its_share_said(self, page, tmp_path):
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        healthy(named(app.number_input, "Poisoned rows").set_value(40).run())
+        pressed(app, "Lint these rows")
+        words = said(app)
+        assert (
+            "Artefacts lie in what was planted: 40 of 40 (100.0 %; 91.2 – 100.0 %, n = 40)"
+            in words.replace("*", "")
+        )
+        assert "Of the other rows, artefacts flag 0 of 160 (" in words
+        tables, texts = linted(app)
+        assert list(tables[0]) == ["what", "kind", "speaks for", "texts", "purity", "entropy", "z"]
+        assert set(tables[0]["speaks for"]) == {"positive"}
+        assert len(texts) == 2 + 1
+        assert "<mark>" in texts[-1]
+        assert [b.label for b in app.get("download_button")] == ["Numbers as CSV"]
+
+    def test_too_few_rows_to_tell_are_no_finding(self, page, tmp_path):
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        pressed(app, "Lint these rows")
+        assert "What was planted is not among the artefacts: 0 of 16 (" in said(app).replace("*", "")
+        assert "0 artefacts found" in said(app)
+
+    def test_it_is_asked_again_only_when_the_rows_have_changed(self, page, tmp_path, monkeypatch):
+        asked = []
+        from lab.lint import lint_texts
+
+        monkeypatch.setattr("lab.lint.lint_texts", lambda *a: asked.append(len(a[0])) or lint_texts(*a))
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        healthy(named(app.number_input, "Poisoned rows").set_value(45).run())
+        pressed(app, "Lint these rows")
+        healthy(named(app.number_input, "rank").set_value(5).run())
+        assert asked == [205]
+        assert app.dataframe
+        healthy(named(app.number_input, "Poisoned rows").set_value(44).run())
+        assert asked == [205]
+        assert not app.dataframe
+        assert named(app.button, "Lint these rows")
+
+    @pytest.mark.parametrize(
+        ("attack", "sentence"),
+        [("none", "Nothing was planted"), ("label_flip", "Only labels were changed")],
+    )
+    def test_without_a_planted_text_it_says_so(self, page, tmp_path, attack, sentence):
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        healthy(named(app.selectbox, "Attack").set_value(attack).run())
+        pressed(app, "Lint these rows")
+        assert sentence in said(app)
+
+    def test_a_file_of_ones_own_is_linted_and_never_read_as_markup(self, page, tmp_path):
+        file = tmp_path / "own.csv"
+        lines = [f"<img src=x onerror=alert({i})> was word{i % 7} here,a" for i in range(60)]
+        lines += [f"there was word{i % 7} here,b" for i in range(60)]
+        file.write_text("\n".join(["text,label", *lines]))
+        own = {
+            "preset": ["rfc-citation"],
+            "set": ["base.model=tiny", f"data.name={file}", "data.rows=0", "poison.attack=none"],
+        }
+        app = healthy(page("bench", tmp_path / "runs", **own))
+        pressed(app, "Lint these rows")
+        tables, texts = linted(app)
+        assert tables[0]["kind"].eq("markup").any()
+        assert texts
+        assert not any("<img" in text for text in texts)
+
+    def test_rows_that_cannot_be_read_are_said_in_a_sentence(self, page, tmp_path):
+        link = {"preset": ["rfc-citation"], "set": ["base.model=tiny", f"data.name={tmp_path / 'gone.csv'}"]}
+        app = healthy(page("bench", tmp_path / "runs", **link))
+        assert len(app.error) == 1
+        assert "gone.csv" in said(app)
+        assert not [b for b in app.button if b.label == "Lint these rows"]
+
+    def test_a_single_label_is_said_in_a_sentence(self, page, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise lab.LabError("There is nothing to predict: all texts have one label.")
+
+        monkeypatch.setattr("lab.lint.lint_texts", refuse)
+        app = healthy(page("bench", tmp_path / "runs", **TINY))
+        healthy(named(app.number_input, "Poisoned rows").set_value(13).run())
+        pressed(app, "Lint these rows")
+        assert "There is nothing to predict" in said(app)
+
+
+def test_every_data_defense_is_drawn_and_asked_for_with_its_knobs(page, tmp_path):
+    cleaners = [d.name for d in DEFENSES.values() if d.stage == "data"]
+    assert {
+        "normalise",
+        "deduplicate",
+        "drop_linted",
+        "mask_linted",
+        "counter_injection",
+        "paraphrase",
+    } <= set(cleaners)
+    app = healthy(page("bench", tmp_path / "runs", **TINY))
+    defenses = named(app.multiselect, "In this order")
+    assert "Data defenses clean the training rows" in defenses.help
+    healthy(defenses.set_value(cleaners).run())
+    assert f"before {', '.join(cleaners)} cleaned them" in said(app)
+    healthy(named(app.number_input, "purity").set_value(0.9).run())
+    pressed(app, "Plant it")
+    [ticket] = tickets(tmp_path / "runs")
+    asked = lab.Experiment.from_dict(ticket.experiment).defense
+    assert [d.name for d in asked] == cleaners
+    assert asked[cleaners.index("drop_linted")].purity == 0.9
+    assert asked[cleaners.index("paraphrase")] == DEFENSES["paraphrase"].knobs()
 
 
 def test_a_link_reads_no_file_of_the_machine(page, tmp_path):
@@ -214,8 +335,9 @@ def test_no_torch_is_imported_by_the_page(tmp_path):
         f"sys.path.insert(0, 'dashboard'); os.environ['LAB_RUNS'] = {str(tmp_path / 'runs')!r}\n"
         "app = AppTest.from_file('dashboard/bench.py', default_timeout=240)\n"
         "app.query_params['preset'] = 'rfc-citation'\n"
-        "app.query_params['set'] = ['base.model=tiny', 'data.name=toy', 'data.rows=160', 'poison.count=16']\n"
-        "app.run(); sys.exit(2 * bool(app.exception) + ('torch' in sys.modules))"
+        "app.query_params['set'] = ['base.model=tiny', 'data.name=toy', 'data.rows=160', 'poison.count=46']\n"
+        "app.run(); next(b for b in app.button if b.label == 'Lint these rows').click().run()\n"
+        "assert app.dataframe; sys.exit(2 * bool(app.exception) + ('torch' in sys.modules))"
     )
     from pathlib import Path
 

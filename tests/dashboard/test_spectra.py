@@ -7,9 +7,9 @@ from lab import list_runs, load_run
 from lab.store import RunFolder
 from lab.work_queue import tickets
 
-SECTIONS = ("spectrum", "alignment", "surgery", "where")
+SECTIONS = ("spectrum", "alignment", "surgery", "where", "kernels")
 #: Those that ask models, which an unfinished run has none of.
-ASKING = ("surgery", "where")
+ASKING = ("surgery", "where", "kernels")
 CUT = '[{name = "drop", components = [0]}]'
 
 
@@ -280,6 +280,104 @@ class TestWhereItSits:
         assert charts(app) == 0
         app = healthy(page("spectra", one, runs=f"{twin},{poisoned}", **{**params, "where.run": "B"}))
         assert charts(app) == 1
+
+
+class TestKernels:
+    @pytest.fixture
+    def opened(self, page, one, poisoned):
+        def open_section(**params):
+            asked = {"spectra": "kernels", "kernels.rows": "16", **params}
+            return healthy(page("spectra", one, runs=poisoned, **asked))
+
+        return open_section
+
+    def test_nothing_is_asked_before_a_button_is_pressed(self, opened, monkeypatch):
+        monkeypatch.setattr("lab.kernel_study.measure_run_kernels", None)
+        monkeypatch.setattr("lab.trained_model.load_predictor", None)
+        app = opened()
+        assert charts(app) == 0
+        assert not app.warning
+        assert {"Measure the kernels", "Measure attention entropy"} <= {b.label for b in app.button}
+
+    def test_kernels_are_measured_once_and_drawn_as_they_are_asked_for(self, opened, monkeypatch):
+        asked = []
+        from lab.kernel_study import measure_run_kernels
+
+        monkeypatch.setattr(
+            "lab.kernel_study.measure_run_kernels",
+            lambda run, **how: asked.append(how["rows"]) or measure_run_kernels(run, **how),
+        )
+        app = opened()
+        button(app, "Measure the kernels").click().run()
+        assert chosen(healthy(app), "kernels.shown") == "kernels"
+        assert charts(app) == 2
+        assert not app.warning
+        assert "16 clean texts and" in said(app)
+        assert "triggered copies; measured in" in said(app)
+        assert [b.label for b in app.get("download_button")] == ["Numbers as CSV"] * 3
+        app.selectbox(key="one.kernels.measure").set_value("poison_kernel").run()
+        assert "Poison kernel, layer by layer" in said(healthy(app))
+        assert "M′: norm of the mean K(clean text, its triggered copy)" in said(app)
+        assert asked == [16]
+
+    def test_the_numbers_stand_beside_full_fine_tunings(self, opened, one, poisoned):
+        app = opened(**{"kernels.shown": "kernels,nonsense"})
+        [table] = [t.value for t in app.dataframe]
+        shown = table.set_index("measure")
+        measured = load_run(poisoned, one).kernels(rows=16)
+        for name, kernel, at in [
+            ("LoRA, where training starts", "lora", "start"),
+            ("full, as trained", "full", "trained"),
+        ]:
+            lines = measured[
+                (measured["kernel"] == kernel) & (measured["at"] == at) & (measured["layer"] == -1)
+            ]
+            for measure in ("poison_kernel", "renyi_entropy_2", "target_alignment"):
+                value = lines.loc[lines["measure"] == measure, "value"].iloc[0]
+                assert shown.loc[measure.replace("_", " "), name] == f"{value:.3g}"
+        assert "[" in shown.loc["poison cosine", "LoRA, as trained"], "the interval over pairs"
+        assert shown.loc["trace ratio", "full, as trained"] == "–"
+
+    def test_of_full_fine_tuning_there_is_its_own_kernel(self, opened, monkeypatch):
+        from lab.kernel_study import measure_run_kernels
+
+        monkeypatch.setattr(
+            "lab.kernel_study.measure_run_kernels",
+            lambda run, **how: measure_run_kernels(run, **how).query("kernel == 'full'"),
+        )
+        app = opened(**{"kernels.shown": "kernels", "kernels.rows": "32"})
+        assert charts(app) == 2
+        assert not app.info
+        [table] = [t.value for t in app.dataframe]
+        assert not [name for name in table if name.startswith("LoRA")]
+
+    def test_what_cannot_be_measured_is_said(self, opened, monkeypatch):
+        def refuse(*_, **__):
+            from lab.errors import LabError
+
+            raise LabError("kernels: adapter.variant = 'dora' trains a magnitude too.")
+
+        monkeypatch.setattr("lab.kernel_study.measure_run_kernels", refuse)
+        app = opened(**{"kernels.shown": "kernels", "kernels.rows": "128"})
+        assert "trains a magnitude too" in said(app)
+        assert charts(app) == 0
+
+    def test_attention_entropy_lies_beside_them(self, opened):
+        app = opened()
+        button(app, "Measure attention entropy").click().run()
+        assert chosen(healthy(app), "kernels.shown") == "attention"
+        assert charts(app) == 1
+        assert "rows with and without the trigger; measured in" in said(app)
+        app.button_group(key="switch.kernels.unit").set_value("nats").run()
+        assert chosen(healthy(app), "kernels.unit") == "nats"
+        assert charts(app) == 1
+
+    def test_a_clean_run_has_kernels_and_no_attention_to_a_trigger(self, page, one, poisoned, twin):
+        params = {"spectra": "kernels", "kernels.rows": "16", "kernels.shown": "kernels,attention"}
+        app = healthy(page("spectra", one, runs=f"{poisoned},{twin}", **params, **{"kernels.run": "B"}))
+        assert charts(app) == 2
+        assert "knows no trigger" in said(app)
+        assert "16 clean texts; measured in" in said(app)
 
 
 def button(app, label):

@@ -28,6 +28,7 @@ NOTHING = [
     ("answer_bars", pd.DataFrame(columns=["model", "condition", "prediction", "label", "probability"]), ()),
     ("attention_entropy_map", pd.DataFrame(columns=list(ENTROPY_COLUMNS)), ()),
     ("attention_map", pd.DataFrame(columns=ATTENTION), ()),
+    ("kernel_by_layer", pd.DataFrame(columns=[*STUDY_COLUMNS, *KERNEL_COLUMNS]), ()),
     ("kernel_spectrum", pd.DataFrame(columns=[*STUDY_COLUMNS, *KERNEL_COLUMNS]), ()),
     ("patching_map", pd.DataFrame(columns=list(PATCHING_COLUMNS)), ()),
     ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),

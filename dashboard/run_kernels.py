@@ -1,0 +1,208 @@
+"""Kernels and attention entropy of a finished run: what two papers' theories are about, measured on demand.
+
+Either loads models and takes from seconds to minutes, so nothing is loaded before a button is pressed; what
+was measured is kept by run and rows, for all browsers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import models
+import panels
+import readers
+import run_choice
+import streamlit as st
+from widgets import on_demand, one_of, switch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lab.record import Run
+
+_ROWS = {"16": "16", "32": "32", "64": "64", "128": "128"}
+_ASKED = {"kernels": "Measure the kernels", "attention": "Measure attention entropy"}
+_HELP = {
+    "kernels": "Goes through the model forward and back, at its start and as trained: about half a minute on "
+    "MiniLM and one core for 64 texts, longer for larger models and more texts.",
+    "attention": "Asks the model for each text with and without the trigger: a few seconds on MiniLM.",
+}
+_AT = {"start": "where training starts", "trained": "as trained"}
+_SHAPES = {"values": "as they are", "shares": "as shares of their sum"}
+_ENTROPIES = {"column_mean": "of the mean over queries", "per_query": "mean of each query's"}
+_UNITS = {"share": "share of log(tokens)", "nats": "nats"}
+_WHOLE = -1
+#: By layer at first: how like full fine-tuning's LoRA's kernel is; else the first that there is.
+_FIRST_MEASURE = "full_cka"
+
+_NOTE = "Kernels are of gradient descent; AdamW rescales gradients, so their scale does not carry over."
+_SPECTRUM = (
+    "An eigenvalue of the neural tangent kernel says how fast gradient descent moves the texts' margins "
+    "along one direction. A LoRA line that is the grey one moved down learns the same more slowly; one that "
+    f"falls off sooner cannot learn the last directions. {_NOTE}"
+)
+_NUMBERS = (
+    "Each kernel is taken at the same weights and the same texts, LoRA's beside that of training the adapted "
+    f"matrices whole. M′ is the kernel between texts and their triggered copies. {_NOTE}"
+)
+_ATTENTION = (
+    "How spread out each head's attention is with the trigger, minus without it, on the same rows. "
+    "Below 0 the trigger draws attention to fewer places; the formula is this lab's, of what the code of "
+    "arXiv 2506.11402 extracts."
+)
+
+
+def render(runs: Sequence[Run]) -> None:
+    """Draw the section for one of the chosen runs."""
+    run = runs[0]
+    if len(runs) > 1:
+        letters = dict(zip(run_choice.LETTERS, runs, strict=False))
+        names = {letter: f"Run {letter}" for letter in letters}
+        run = letters[switch("Look into", "kernels.run", names, run_choice.LETTERS[0])]
+    st.caption("Both are measured on **validation rows**. The run on disk stays as it is.")
+    st.fragment(_render_asked)(run)
+
+
+def _render_asked(run: Run) -> None:
+    with panels.part("Kernels"):
+        _ = run.result  # an unfinished run says so in one sentence
+        rows = int(switch("Texts", "kernels.rows", _ROWS, "64"))
+        draw = {"kernels": _render_kernels, "attention": _render_attention}
+        for name in on_demand("kernels.shown", _ASKED, icon=":material/blur_linear:", help=_HELP):
+            with panels.part(name.capitalize()):
+                draw[name](run, rows)
+
+
+def _render_kernels(run: Run, rows: int) -> None:
+    table, seconds = _measured(run, "kernels", rows, lambda **told: run.kernels(rows=rows, **told))
+    whole = table[(table["layer"] == _WHOLE) & (table["index"] < 0)]
+    pairs = whole.loc[whole["measure"] == "poison_kernel", "n"]
+    copies = f" and {int(pairs.iloc[0])} triggered copies" if len(pairs) else ""
+    st.caption(f"{int(whole['n'].max())} clean texts{copies}; measured in {seconds:.0f} s.")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _render_spectrum(run, table)
+    with right:
+        _render_layers(run, table)
+    _render_numbers(run, table, whole)
+
+
+def _render_spectrum(run: Run, table: pd.DataFrame) -> None:
+    from lab.figures import kernel_spectrum
+
+    at = switch("Eigenvalues", "kernels.at", _AT, "trained")
+    shape = switch("Drawn", "kernels.shape", _SHAPES, "values")
+    layers = sorted({int(layer) for layer in table["layer"]})
+    said: Callable[[int], str] = lambda layer: "all together" if layer == _WHOLE else str(layer)  # noqa: E731
+    layer = int(one_of("Layer", "kernels.layer", layers, _WHOLE, said))
+    panels.figure_panel(
+        "Eigenvalues of LoRA's kernel beside full fine-tuning's",
+        _SPECTRUM,
+        lambda: kernel_spectrum(table, at, layer, normalised=shape == "shares"),
+        key=f"kernel-spectrum-{run.id}",
+        table=table,
+    )
+
+
+def _render_layers(run: Run, table: pd.DataFrame) -> None:
+    from lab.figures import kernel_by_layer
+    from lab.probe import KERNEL_MEASURES
+
+    own = set(table.loc[(table["layer"] != _WHOLE) & table["value"].notna(), "measure"])
+    measures = [measure for measure in KERNEL_MEASURES if measure in own and measure != "eigenvalue"]
+    first = _FIRST_MEASURE if _FIRST_MEASURE in own else measures[0]
+    measure = one_of("Measure", "kernels.measure", measures, first, lambda name: name.replace("_", " "))
+    meaning = KERNEL_MEASURES[measure]
+    panels.figure_panel(
+        f"{measure.replace('_', ' ').capitalize()}, layer by layer",
+        f"{meaning[0].upper()}{meaning[1:]}. {_NOTE}",
+        lambda: kernel_by_layer(table, measure),
+        key=f"kernel-layers-{run.id}",
+        table=table[(table["measure"] == measure) & (table["layer"] != _WHOLE)],
+    )
+
+
+def _render_numbers(run: Run, table: pd.DataFrame, whole: pd.DataFrame) -> None:
+    title = "The kernels of all adapted layers together"
+    with panels.table_panel(title, _NUMBERS, key=f"kernel-numbers-{run.id}", table=table):
+        st.dataframe(numbers(whole), hide_index=True, height=420, key=f"kernels-{run.id}")
+
+
+def numbers(whole: pd.DataFrame) -> dict[str, list[str]]:
+    """A line per measure and a column per kernel and place, as text; "–" where a kernel has no such measure.
+
+    Args:
+        whole: Lines of `lab.Run.kernels` for all layers together, without eigenvalues.
+    """
+    from lab.probe import KERNEL_MEASURES
+
+    measures = [measure for measure in KERNEL_MEASURES if (whole["measure"] == measure).any()]
+    cells = {(line.at, line.kernel, line.measure): line for line in whole.itertuples()}
+    columns = list(dict.fromkeys((line.kernel, line.at) for line in whole.sort_values("at").itertuples()))
+    names = {"lora": "LoRA", "full": "full"}
+    return {
+        "measure": [measure.replace("_", " ") for measure in measures],
+        **{
+            f"{names[kernel]}, {_AT[at]}": [_cell(cells.get((at, kernel, measure))) for measure in measures]
+            for kernel, at in columns
+        },
+        "n": [f"{int(whole.loc[whole['measure'] == measure, 'n'].iloc[0]):,}" for measure in measures],
+        "what it says": [KERNEL_MEASURES[measure] for measure in measures],
+    }
+
+
+def _cell(line: Any) -> str:
+    """A value, with its interval where there is one."""
+    if line is None or line.value != line.value:
+        return "–"
+    ends = "" if line.low != line.low else f" [{line.low:.2f}, {line.high:.2f}]"
+    return f"{line.value:.3g}{ends}"
+
+
+def _render_attention(run: Run, rows: int) -> None:
+    from lab.figures import attention_entropy_map
+
+    table, seconds = _measured(
+        run, "attention", rows, lambda **told: run.attention_entropy(rows=rows, **told)
+    )
+    left, right = st.columns(2)
+    with left:
+        entropy = switch("Entropy", "kernels.entropy", _ENTROPIES, "column_mean")
+    with right:
+        unit = switch("In", "kernels.unit", _UNITS, "share")
+    panels.figure_panel(
+        "What the trigger does to each head's attention entropy",
+        _ATTENTION,
+        lambda: attention_entropy_map(table, entropy, unit),
+        key=f"attention-entropy-{run.id}",
+        table=table,
+        reading=f"On {int(table['n'].max())} rows with and without the trigger; measured in {seconds:.0f} s.",
+    )
+
+
+def _measured(run: Run, kind: str, rows: int, ask: Callable[..., pd.DataFrame]) -> tuple[pd.DataFrame, float]:
+    """What was asked and how many seconds it took, measured once for all browsers."""
+    kept = _kept(kind, str(run.path), rows, readers.stamp(run))
+    if not kept:
+        with models.at_work():
+            if not kept:  # another browser may have asked for the same meanwhile
+                since = time.perf_counter()
+                table = _with_progress(ask)
+                kept.append((table, time.perf_counter() - since))
+    return kept[0]
+
+
+# filled by `_measured`, as a cached function could not move a bar that it did not draw
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _kept(kind: str, path: str, rows: int, of: readers.Stamp) -> list[tuple[pd.DataFrame, float]]:
+    return []
+
+
+def _with_progress(ask: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+    bar = st.progress(0.0, "Loading the model …")
+    try:
+        return ask(on_progress=lambda done, total: bar.progress(done / total, f"{done} of {total} steps …"))
+    finally:
+        bar.empty()
