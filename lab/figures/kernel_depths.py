@@ -80,8 +80,8 @@ def _add_lines(figure: go.Figure, rows: pd.DataFrame, name: str, colour: str) ->
             name=f"{name}, {'as trained' if at == 'trained' else 'start'}",
             customdata=style.handed_over(
                 [
-                    [str(own["kernel"].iloc[0]), at, int(layer), float(value)]
-                    for layer, value in lines["value"].items()
+                    [str(own["kernel"].iloc[0]), at, layer, float(value)]
+                    for layer, value in zip(lines.index.tolist(), lines["value"], strict=True)
                 ]
             ),
             hovertemplate=f"{name}, {at}<br>layer %{{x}}: %{{y:.3g}}<extra></extra>",
