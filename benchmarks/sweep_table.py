@@ -40,7 +40,7 @@ POINTS = {
 #: (sweep, arm, point, measure) → place, value; arXiv 2505.12871 on SST-2 with bert-large.
 _FLIPS = {"lora": (0.928, 0.928, 0.916, 0.908, 0.888), "full": (0.924, 0.922, 0.914, 0.913, 0.818)}
 _RATES = (0.05, 0.1, 0.2, 0.3, 0.4)
-_LOW = {"lora": (0.923, 0.917, 0.777), "full": (0.764, 0.543, 0.511)}
+_LOW = {"lora": (0.777, 0.514), "full": (0.511, 0.513)}
 PAPER = {
     ("lora-vs-full-labelflip", arm, str(rate), "clean_accuracy"): ("Figure 1, SST-2", value)
     for arm, values in _FLIPS.items()
@@ -48,7 +48,7 @@ PAPER = {
 } | {
     ("lora-vs-full-backdoor", arm, str(count), "triggered_accuracy"): (f"Figure 2, SST-2, rate {rate}", value)
     for arm, values in _LOW.items()
-    for count, rate, value in zip((1, 2, 4), (0.001, 0.0015, 0.0025), values, strict=True)
+    for count, rate, value in zip((2, 4), (0.0025, 0.0045), values, strict=True)
 }
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     lines = pd.read_csv(target, dtype={"seeds": str}) if target.is_file() else pd.DataFrame(columns=COLUMNS)
     for path in map(Path, files):
         new = reference(path.stem, pd.read_csv(path))
-        former = lines[lines["claim_id"].str.partition(".")[0] != path.stem]
+        former = lines[~lines["claim_id"].astype(str).str.startswith(f"{path.stem}.")]
         lines = pd.concat([former, new], ignore_index=True) if len(former) else new
     lines.to_csv(target, index=False)
     sys.stdout.write(f"wrote {target.name}: {len(lines)} lines\n")
