@@ -160,7 +160,9 @@ def test_insertions_one_after_the_other_are_cut_at_once(text, steps):
     assert cut(done.text, done.spans) == text
     edges = [0, *(edge for span in done.spans for edge in span), len(done.text)]
     assert edges == sorted(edges)
-    assert len(done.spans) <= sum(len(pieces) for pieces, _ in steps) or "sentences" in dict(steps).values()
+    # after sentences one piece goes in several times
+    if all(position != "sentences" for _, position in steps):
+        assert len(done.spans) <= sum(len(pieces) for pieces, _ in steps)
 
 
 def test_a_later_piece_that_falls_into_an_earlier_one_widens_it():
