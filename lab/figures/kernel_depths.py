@@ -81,7 +81,7 @@ def _add_lines(figure: go.Figure, rows: pd.DataFrame, name: str, colour: str) ->
             customdata=style.handed_over(
                 [
                     [str(own["kernel"].iloc[0]), at, int(layer), float(value)]
-                    for layer, value in lines["value"].items()
+                    for layer, value in zip(lines.index.tolist(), lines["value"], strict=True)
                 ]
             ),
             hovertemplate=f"{name}, {at}<br>layer %{{x}}: %{{y:.3g}}<extra></extra>",
