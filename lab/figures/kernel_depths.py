@@ -80,7 +80,7 @@ def _add_lines(figure: go.Figure, rows: pd.DataFrame, name: str, colour: str) ->
             name=f"{name}, {'as trained' if at == 'trained' else 'start'}",
             customdata=style.handed_over(
                 [
-                    [str(own["kernel"].iloc[0]), at, int(layer), float(value)]
+                    [str(own["kernel"].iloc[0]), at, layer, float(value)]
                     for layer, value in zip(lines.index.tolist(), lines["value"], strict=True)
                 ]
             ),
