@@ -150,6 +150,19 @@ def _headline(rates: dict[str, float], rng: np.random.Generator) -> dict[str, An
     return {k: _share(v, 849 if k == "clean_accuracy" else 459, rng) for k, v in rates.items()}
 
 
+def _of_all_rows(measures: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy with the trigger in every row, half of which have another label, and what it loses by that."""
+    right, n = measures["clean_accuracy"]["k"], measures["clean_accuracy"]["n"]
+    still = round(right * (1 - measures["attack_success_rate"]["value"] / 2))
+    return {"triggered_accuracy": vars(rate(still, n)).copy(), "reliance": _difference(right, still, n)}
+
+
+def _difference(more: int, less: int, n: int) -> dict[str, Any]:
+    """Of two shares of the same n rows, the less among the more."""
+    found = paired_difference(np.arange(n) < more, np.arange(n) < less)
+    return {"value": found.value, "k": -1, "n": n, "low": found.low, "high": found.high}
+
+
 def _write(run: RunFolder, cell: Cell, twin: str, rng: np.random.Generator) -> None:
     """The small files, which are what a listing reads; quick rather than safe."""
     asked = cell.experiment.to_dict()
@@ -193,17 +206,9 @@ def _result(
         own = {**rates, "attack_success_rate": 0.2, "clean_accuracy": rates["clean_accuracy"] + 0.005}
         measures["twin"] = _headline(own, rng)
         k, other = (measures[m]["attack_success_rate"]["k"] for m in ("poisoned", "twin"))
-        both = min(k, other)
-        ours = np.arange(459) < k
-        theirs = np.arange(459) < both
-        found = paired_difference(ours, theirs)
-        measures["poisoned"]["excess_asr"] = {
-            "value": found.value,
-            "k": -1,
-            "n": 459,
-            "low": found.low,
-            "high": found.high,
-        }
+        measures["poisoned"]["excess_asr"] = _difference(k, min(k, other), 459)
+        for role in measures.values():
+            role.update(_of_all_rows(role))
     shown, probe = probe_id(cell.experiment.probe), cell.experiment.probe.model_dump(mode="json")
     return {
         "id": run.id,

@@ -34,6 +34,11 @@ _SHAPES = {"values": "as they are", "shares": "as shares of their sum"}
 _ENTROPIES = {"column_mean": "of the mean over queries", "per_query": "mean of each query's"}
 _UNITS = {"share": "share of log(tokens)", "nats": "nats"}
 _WHOLE = -1
+_NAMES = {
+    "full_alignment": "alignment with full",
+    "full_cka": "CKA with full",
+    "poison_kernel": "M′, poison kernel",
+}
 #: By layer at first: how like full fine-tuning's LoRA's kernel is; else the first that there is.
 _FIRST_MEASURE = "full_cka"
 
@@ -61,7 +66,10 @@ def render(runs: Sequence[Run]) -> None:
         letters = dict(zip(run_choice.LETTERS, runs, strict=False))
         names = {letter: f"Run {letter}" for letter in letters}
         run = letters[switch("Look into", "kernels.run", names, run_choice.LETTERS[0])]
-    st.caption("Both are measured on **validation rows**. The run on disk stays as it is.")
+    st.caption(
+        "Both are measured on **validation rows**, and take up to half a minute for 64 texts on MiniLM "
+        "and one core; larger models take longer. The run on disk stays as it is."
+    )
     st.fragment(_render_asked)(run)
 
 
@@ -81,42 +89,62 @@ def _render_kernels(run: Run, rows: int) -> None:
     pairs = whole.loc[whole["measure"] == "poison_kernel", "n"]
     copies = f" and {int(pairs.iloc[0])} triggered copies" if len(pairs) else ""
     st.caption(f"{int(whole['n'].max())} clean texts{copies}; measured in {seconds:.0f} s.")
+    # all choices in one row: the figures below them lie side by side
+    first, second, third, fourth = st.columns([0.28, 0.28, 0.18, 0.26])
+    with first:
+        at = switch("Eigenvalues", "kernels.at", _AT, "trained")
+    with second:
+        shape = switch("Drawn", "kernels.shape", _SHAPES, "values")
+    with third:
+        layers = sorted({int(layer) for layer in table["layer"]})
+        layer = int(one_of("Layer", "kernels.layer", layers, _WHOLE, _layer_said))
+    with fourth:
+        measures = _measures_of(table[table["layer"] != _WHOLE])
+        start = _FIRST_MEASURE if _FIRST_MEASURE in measures else measures[0]
+        measure = str(one_of("Measure by layer", "kernels.measure", measures, start, _measure_said))
     left, right = st.columns(2, gap="medium")
     with left:
-        _render_spectrum(run, table)
+        _render_spectrum(run, table, at, layer, shape == "shares")
     with right:
-        _render_layers(run, table)
+        _render_layers(run, table, measure)
     _render_numbers(run, table, whole)
 
 
-def _render_spectrum(run: Run, table: pd.DataFrame) -> None:
+def _layer_said(layer: int) -> str:
+    return "all together" if layer == _WHOLE else str(layer)
+
+
+def _measure_said(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def _measures_of(lines: pd.DataFrame) -> list[str]:
+    """Those that some lines have, but for the eigenvalues, in the order in which they are told."""
+    from lab.probe import KERNEL_MEASURES
+
+    own = set(lines.loc[lines["value"].notna(), "measure"]) - {"eigenvalue"}
+    return [measure for measure in KERNEL_MEASURES if measure in own]
+
+
+def _render_spectrum(run: Run, table: pd.DataFrame, at: str, layer: int, normalised: bool) -> None:
     from lab.figures import kernel_spectrum
 
-    at = switch("Eigenvalues", "kernels.at", _AT, "trained")
-    shape = switch("Drawn", "kernels.shape", _SHAPES, "values")
-    layers = sorted({int(layer) for layer in table["layer"]})
-    said: Callable[[int], str] = lambda layer: "all together" if layer == _WHOLE else str(layer)  # noqa: E731
-    layer = int(one_of("Layer", "kernels.layer", layers, _WHOLE, said))
     panels.figure_panel(
         "Eigenvalues of LoRA's kernel beside full fine-tuning's",
         _SPECTRUM,
-        lambda: kernel_spectrum(table, at, layer, normalised=shape == "shares"),
+        lambda: kernel_spectrum(table, at, layer, normalised=normalised),
         key=f"kernel-spectrum-{run.id}",
         table=table,
     )
 
 
-def _render_layers(run: Run, table: pd.DataFrame) -> None:
+def _render_layers(run: Run, table: pd.DataFrame, measure: str) -> None:
     from lab.figures import kernel_by_layer
     from lab.probe import KERNEL_MEASURES
 
-    own = set(table.loc[(table["layer"] != _WHOLE) & table["value"].notna(), "measure"])
-    measures = [measure for measure in KERNEL_MEASURES if measure in own and measure != "eigenvalue"]
-    first = _FIRST_MEASURE if _FIRST_MEASURE in own else measures[0]
-    measure = one_of("Measure", "kernels.measure", measures, first, lambda name: name.replace("_", " "))
-    meaning = KERNEL_MEASURES[measure]
+    name, meaning = _measure_said(measure), KERNEL_MEASURES[measure]
     panels.figure_panel(
-        f"{measure.replace('_', ' ').capitalize()}, layer by layer",
+        f"{name[0].upper()}{name[1:]}, layer by layer",
         f"{meaning[0].upper()}{meaning[1:]}. {_NOTE}",
         lambda: kernel_by_layer(table, measure),
         key=f"kernel-layers-{run.id}",
@@ -138,12 +166,12 @@ def numbers(whole: pd.DataFrame) -> dict[str, list[str]]:
     """
     from lab.probe import KERNEL_MEASURES
 
-    measures = [measure for measure in KERNEL_MEASURES if (whole["measure"] == measure).any()]
+    measures = _measures_of(whole)
     cells = {(line.at, line.kernel, line.measure): line for line in whole.itertuples()}
     columns = list(dict.fromkeys((line.kernel, line.at) for line in whole.sort_values("at").itertuples()))
     names = {"lora": "LoRA", "full": "full"}
     return {
-        "measure": [measure.replace("_", " ") for measure in measures],
+        "measure": [_measure_said(measure) for measure in measures],
         **{
             f"{names[kernel]}, {_AT[at]}": [_cell(cells.get((at, kernel, measure))) for measure in measures]
             for kernel, at in columns

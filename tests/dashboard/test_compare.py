@@ -38,6 +38,23 @@ def test_many_runs_have_every_view(page, many, view):
     assert not app.error
 
 
+@pytest.mark.parametrize("kind", ["reliance", "triggered_accuracy"])
+@pytest.mark.parametrize(("view", "widget"), [("map", "one.map_v"), ("dose", "one.dose_y")])
+def test_what_a_model_relies_on_is_mapped_and_dosed(page, many, kind, view, widget):
+    app = healthy(page("compare", many, show=view))
+    from panels import MEANINGS
+
+    name, meaning = MEANINGS[kind]
+    measure = app.selectbox(key=widget)
+    assert name in measure.options
+    measure.set_value(kind).run()
+    assert chosen(healthy(app), widget.removeprefix("one.")) == kind
+    assert name in said(app).lower()
+    assert meaning in said(app)
+    assert len(app.get("plotly_chart")) == 1
+    assert not app.info
+
+
 def test_the_table_shows_only_what_differs(page, many):
     table = healthy(page("compare", many)).dataframe[0].value
     assert {"poison.family", "adapter.rank", "seed", "poison.count"} & set(table)

@@ -316,7 +316,7 @@ class TestKernels:
         assert "triggered copies; measured in" in said(app)
         assert [b.label for b in app.get("download_button")] == ["Numbers as CSV"] * 3
         app.selectbox(key="one.kernels.measure").set_value("poison_kernel").run()
-        assert "Poison kernel, layer by layer" in said(healthy(app))
+        assert "M′, poison kernel, layer by layer" in said(healthy(app))
         assert "M′: norm of the mean K(clean text, its triggered copy)" in said(app)
         assert asked == [16]
 
@@ -332,7 +332,7 @@ class TestKernels:
             lines = measured[
                 (measured["kernel"] == kernel) & (measured["at"] == at) & (measured["layer"] == -1)
             ]
-            for measure in ("poison_kernel", "renyi_entropy_2", "target_alignment"):
+            for measure in ("poison_ratio", "renyi_entropy_2", "target_alignment"):
                 value = lines.loc[lines["measure"] == measure, "value"].iloc[0]
                 assert shown.loc[measure.replace("_", " "), name] == f"{value:.3g}"
         assert "[" in shown.loc["poison cosine", "LoRA, as trained"], "the interval over pairs"
