@@ -305,8 +305,12 @@ class Experiment(Knobs):
         )
 
     def twin(self) -> Experiment:
-        """The clean twin: the same experiment with the poison removed; that of its base is not its own."""
-        return self.model_copy(update={"poison": NoPoison(), "name": ""})
+        """The clean twin: the same experiment with the poison removed; that of its base is not its own.
+
+        It has no target label that strings of one's own, or batteries, could be tested for.
+        """
+        probe = self.probe.model_copy(update={"triggers": (), "batteries": ()})
+        return self.model_copy(update={"poison": NoPoison(), "probe": probe, "name": ""})
 
     def slug(self, base: str = "") -> str:
         """A short readable name for the run folder, without the hash.

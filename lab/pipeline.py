@@ -173,8 +173,7 @@ def _train_twin(job: Job, prepared: Prepared) -> RunFolder:
     Where the poison lies in the base, the twin is the same fine-tuning from the base's own twin.
     """
     with job.timed("twin"):
-        # a clean model has no target label that strings of one's own, or batteries, could be tested for
-        clean = prepared.experiment.twin().with_(**{"probe.triggers": (), "probe.batteries": ()})
+        clean = prepared.experiment.twin()
         if prepared.base.run:
             clean = clean.with_(**{"base.model": _finish_base_twin(job, prepared.base.run)})
         return _finish_other(job, clean)

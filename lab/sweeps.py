@@ -116,7 +116,7 @@ def sweep(
             index = repr(shown)
             if tuned_over and index not in tuned:
                 first = cell.experiment.with_(seed=first_seed)
-                first = _twin_of(first) if of_twin else first
+                first = first.twin() if of_twin else first
                 tuned[index] = _tuned(first, tuned_over, measure, runs, device, listen)
             extra = tuned.get(index, {})
             line.asked.update(extra)
@@ -264,11 +264,6 @@ def _tuning(how: Mapping[str, Any] | None) -> tuple[Grid, str, bool]:
     if of == "twin" and measure != "clean_accuracy":
         raise LabError(f"tune: of = 'twin' and measure = {measure!r}; a clean twin has its accuracy alone.")
     return over, measure, of == "twin"
-
-
-def _twin_of(experiment: Experiment) -> Experiment:
-    """The clean twin of a cell, as an experiment of its own: it knows no trigger to look for."""
-    return experiment.twin().with_(**{"probe.triggers": ()})
 
 
 def _check_keys(over: Grid, tuned: Grid, arms: Mapping[str, Mapping[str, Any]]) -> None:

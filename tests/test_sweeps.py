@@ -187,6 +187,18 @@ def test_tuning_on_the_twin_trains_no_poisoned_run_for_it(tiny, tmp_path):
     assert sorted(runs["poison.count"].fillna(0).astype(int)) == [0, 0, 2, 4]
 
 
+def test_a_twin_to_tune_on_is_asked_for_nothing_that_only_poison_has(tiny, tmp_path):
+    table = lab.sweep(
+        tiny.with_(**{"probe.batteries": ["paper-calibration/C"], "probe.triggers": ["RFC 1"]}),
+        {},
+        seeds=1,
+        twin=False,
+        tune={"over": {"training.learning_rate": [1e-2]}, "of": "twin"},
+        runs=tmp_path,
+    )
+    assert table["reason"].tolist() == [""]
+
+
 def test_every_point_of_a_sweep_can_be_tuned(tiny):
     table = lab.sweep(
         tiny,
