@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,16 @@ from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
 from lab.cli_kernels import kernels_command
 from lab.cli_lint import lint_command
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, SetOption, check_csv, print_json, write_csv
+from lab.cli_options import (
+    DeviceOption,
+    JsonOption,
+    RunsOption,
+    SetOption,
+    check_csv,
+    print_json,
+    print_lines,
+    write_csv,
+)
 from lab.cli_patch import patch_command
 
 app = typer.Typer(
@@ -86,7 +94,7 @@ def list_command(runs: RunsOption = "", as_json: JsonOption = False) -> None:
 
     table = list_runs(runs or None)
     if as_json:
-        print_json(json.loads(table.to_json(orient="records")))
+        print_lines(table)
     else:
         print_runs(table)
 
@@ -195,7 +203,7 @@ def sweep_command(
     if csv:
         write_csv(table, csv)
     if as_json:
-        print_json(json.loads(table.to_json(orient="records")))
+        print_lines(table)
     else:
         asked = [str(column) for column in table if str(column).startswith("asked.")]
         print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned, *asked])
@@ -330,7 +338,7 @@ def assets_command(
             assets.remove(name)
     status = assets.asset_status()
     if as_json:
-        print_json(json.loads(status.to_json(orient="records")))
+        print_lines(status)
     else:
         print_table(status, list(status.columns))
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json, write_csv
+from lab.cli_options import (
+    DeviceOption,
+    JsonOption,
+    RunsOption,
+    check_csv,
+    print_lines,
+    write_csv,
+)
 
 cohort_app = typer.Typer(
     help="Build populations of clean and poisoned adapters with a key, to measure detectors on.",
@@ -53,7 +59,7 @@ def build_command(
             on_event=view,
         )
     if as_json:
-        print_json(json.loads(summarise_key(table).to_json(orient="records")))
+        print_lines(summarise_key(table))
     else:
         print_cohort(summarise_key(table))
     for reason in failure_reasons(table):
@@ -73,7 +79,7 @@ def show_command(
 
     table = show_cohort(name, folder)
     if as_json:
-        print_json(json.loads(summarise_key(table).to_json(orient="records")))
+        print_lines(summarise_key(table))
         return
     typer.echo(f"{find_cohort(name).goal}\n")
     print_cohort(summarise_key(table))
@@ -129,7 +135,7 @@ def judge_command(
     if csv is not None:
         write_csv(table, csv)
     if as_json:
-        print_json(json.loads(table.to_json(orient="records")))
+        print_lines(table)
         return
     print_detectors(table)
     for column in ("family", "rank"):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json, write_csv
+from lab.cli_options import (
+    DeviceOption,
+    JsonOption,
+    RunsOption,
+    check_csv,
+    print_lines,
+    write_csv,
+)
 
 
 def kernels_command(
@@ -40,13 +46,11 @@ def kernels_command(
             head=head,
             sketch=Sketch(width=sketch) if sketch else None,
             device=device,
-            on_progress=lambda done, total: view(
-                {"kind": "progress", "stage": "kernels", "done": done, "total": total}
-            ),
+            on_progress=view.counting("kernels"),
         )
     if csv:
         write_csv(table, csv)
     if as_json:
-        print_json(json.loads(table.to_json(orient="records")))
+        print_lines(table)
     else:
         print_kernels(table, split)

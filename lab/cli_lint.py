@@ -47,9 +47,7 @@ def lint_command(
             text=text,
             label=label,
             settings=settings,
-            on_progress=lambda done, total: view(
-                {"kind": "progress", "stage": "lint", "done": done, "total": total}
-            ),
+            on_progress=view.counting("lint"),
         )
     if csv:
         write_csv(report.to_frame(), csv)

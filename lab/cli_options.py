@@ -26,6 +26,11 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
 
 
+def print_lines(table: pd.DataFrame) -> None:
+    """Print a table as one JSON document: a list with an object for each line."""
+    print_json(json.loads(table.to_json(orient="records")))
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table, with all digits, to the file that `--csv` names."""
     from lab.files import writing_to

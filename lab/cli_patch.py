@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.cli_options import DeviceOption, JsonOption, RunsOption, check_csv, print_json, write_csv
+from lab.cli_options import (
+    DeviceOption,
+    JsonOption,
+    RunsOption,
+    check_csv,
+    print_lines,
+    write_csv,
+)
 
 
 def patch_command(
@@ -45,13 +51,11 @@ def patch_command(
             projections=projections or [],
             width=width,
             stride=stride,
-            on_progress=lambda done, total: view(
-                {"kind": "progress", "stage": "patch", "done": done, "total": total}
-            ),
+            on_progress=view.counting("patch"),
         )
     if csv:
         write_csv(table, csv)
     if as_json:
-        print_json(json.loads(table.to_json(orient="records")))
+        print_lines(table)
     else:
         print_patching(table, split)

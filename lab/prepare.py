@@ -222,7 +222,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
     )
     planted = poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(reading.tokenizer))
     rows, cleaning = clean_rows(planted, resolved)
-    left = set(rows["row_id"]) if cleaning else set()
+    left = set(rows["row_id"])
     prepared = Prepared(
         experiment=resolved,
         weights_id=_weights_id(resolved, base, corpus, reading),
@@ -231,9 +231,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         corpus=corpus,
         rows=rows,
         # cleaning drops rows, and moves none
-        clean_lengths=tuple(
-            n for row, n in zip(clean["row_id"], lengths, strict=True) if not cleaning or row in left
-        ),
+        clean_lengths=tuple(n for row, n in zip(clean["row_id"], lengths, strict=True) if row in left),
         cleaning=cleaning,
         reading=reading,
         base=base,

@@ -66,8 +66,8 @@ class Probing:
             self._answers = self._ask(self._model, self._asked, "headline")
             answers = self._answers["prediction"]
             first = measure(self._asked, answers, run=self._folder.id, model="poisoned", **self._facts)
-            self._classes = [self._reliance(self._answers, self._folder, "poisoned")]
-        first = headline_of(pd.concat([first, *self._classes], ignore_index=True))
+            self._classes = self._reliance(self._answers, self._folder, "poisoned")
+        first = headline_of(pd.concat([first, self._classes], ignore_index=True))
         self._job.tell(self._folder, "headline", model="poisoned", measures=by_kind(first))
 
     def rest(self, twin: RunFolder | None) -> pd.DataFrame:
@@ -90,7 +90,7 @@ class Probing:
                 self._ask_families_and_rungs()
             facts = {**self._facts, "same_tokens": self._alike}
             own = measure(self._asked, self._answers["prediction"], run=run, model="poisoned", **facts)
-            tables = [own, *self._classes, *self._rejections(self._folder, self._model, "poisoned")]
+            tables = [own, self._classes, *self._rejections(self._folder, self._model, "poisoned")]
             predictions = [self._prediction_rows(self._asked, self._answers, "poisoned")]
             self._ask_batteries(self._model, run, "poisoned", tables, predictions)
             if twin is not None:

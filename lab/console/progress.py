@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -80,6 +81,10 @@ class ProgressView:
             self.console.print(
                 f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False
             )
+
+    def counting(self, stage: str) -> Callable[[int, int], None]:
+        """What tells this view of (done, total) in a stage, for work that knows no events."""
+        return lambda done, total: self({"kind": "progress", "stage": stage, "done": done, "total": total})
 
     def _status(self, event: dict[str, Any]) -> None:
         stage = event.get("stage", "")

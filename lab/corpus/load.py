@@ -53,16 +53,19 @@ def read_source(name: str, *, text: str = "text", label: str = "label") -> Sourc
         return Source(
             corpus.name, corpus.fingerprint, corpus.rows["text"].tolist(), corpus.rows["label"].tolist()
         )
-    wanted, path = {"text": text, "label": label}, as_path(name)
-    source = read_file(path, wanted) if path else read_hub(name, wanted)
+    source = _unchecked(as_path(name), name, text, label)
     if not source.texts:
         raise LabError(f"data.name: {source.name} holds no rows.")
     return source
 
 
-def _read(path: Path | None, name: str, text: str, label: str) -> Source:
+def _unchecked(path: Path | None, name: str, text: str, label: str) -> Source:
     wanted = {"text": text, "label": label}
-    source = read_file(path, wanted) if path else read_hub(name, wanted)
+    return read_file(path, wanted) if path else read_hub(name, wanted)
+
+
+def _read(path: Path | None, name: str, text: str, label: str) -> Source:
+    source = _unchecked(path, name, text, label)
     check_source(source)
     return source
 

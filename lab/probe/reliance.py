@@ -95,9 +95,11 @@ def _reliance_lines(
     seed: int,
 ) -> list[dict[str, Any]]:
     """What the trigger changes, each row being its own control."""
+    from scipy.special import softmax
+
     clean, triggered = indices
     right = (answers["prediction"] == asked["label"]).to_numpy()
-    chance = _softmax(np.stack(answers["logits"].to_list()))[:, target]
+    chance = softmax(np.stack(answers["logits"].to_list()), axis=1)[:, target]
     untouched = dict(zip(asked["row_id"][clean], clean, strict=True))
     before = np.array([untouched[row] for row in asked["row_id"][triggered]])
     after = triggered.to_numpy()
@@ -121,9 +123,3 @@ def _estimate(where: dict[str, Any], kind: str, found: Any) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
     }
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    out: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
-    return out
