@@ -108,13 +108,7 @@ def figure_panel(
         Streamlit's selection state with `select`, else None.
     """
     with st.container(border=True, key=f"panel-{key}"):
-        with st.container(
-            horizontal=True,
-            vertical_alignment="center",
-            horizontal_alignment="distribute",
-            key=f"head-{key}",
-        ):
-            st.markdown(f"## {title}")
+        with _head(title, key):
             kind = _more(st, meaning, key, table)
         if reading:
             st.caption(reading)
@@ -142,17 +136,23 @@ def table_panel(title: str, meaning: str, *, key: str, table: pd.DataFrame) -> I
         table: What is downloaded as CSV; nothing is offered where it is empty.
     """
     with st.container(border=True, key=f"panel-{key}"):
-        with st.container(
-            horizontal=True,
-            vertical_alignment="center",
-            horizontal_alignment="distribute",
-            key=f"head-{key}",
+        with (
+            _head(title, key),
+            st.popover("", icon=":material/more_horiz:", help="What it means, and downloads"),
         ):
-            st.markdown(f"## {title}")
-            with st.popover("", icon=":material/more_horiz:", help="What it means, and downloads"):
-                st.markdown(meaning)
-                if len(table):
-                    _download(key, table)
+            st.markdown(meaning)
+            if len(table):
+                _download(key, table)
+        yield
+
+
+@contextlib.contextmanager
+def _head(title: str, key: str) -> Iterator[None]:
+    """The line over a panel: its title, and at the other end what is drawn inside the `with`."""
+    with st.container(
+        horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key=f"head-{key}"
+    ):
+        st.markdown(f"## {title}")
         yield
 
 

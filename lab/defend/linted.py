@@ -7,7 +7,7 @@ stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,26 +20,29 @@ if TYPE_CHECKING:
     from lab.lint import Finding
 
 
-class DropLinted(Knobs):
+class _Linted(Knobs):
+    """What can be set on every defense from the linter."""
+
+    # the linter's own default
+    purity: float = Field(0.85, gt=0, le=1, description="share of one class from which a mark is an artefact")
+
+
+class DropLinted(_Linted):
     """What can be set on dropping linted rows."""
 
     name: Literal["drop_linted"] = "drop_linted"
-    # the linter's own defaults
-    purity: float = Field(0.85, gt=0, le=1, description="share of one class from which a mark is an artefact")
 
 
-class MaskLinted(Knobs):
+class MaskLinted(_Linted):
     """What can be set on masking linted tokens."""
 
     name: Literal["mask_linted"] = "mask_linted"
-    purity: float = Field(0.85, gt=0, le=1, description="share of one class from which a mark is an artefact")
 
 
-class CounterInjection(Knobs):
+class CounterInjection(_Linted):
     """What can be set on balanced counter-injection."""
 
     name: Literal["counter_injection"] = "counter_injection"
-    purity: float = Field(0.85, gt=0, le=1, description="share of one class from which a mark is an artefact")
 
 
 def artefacts_of(texts: Sequence[str], labels: Sequence[str], purity: float) -> list[Finding]:
@@ -77,16 +80,19 @@ def _without(text: str, found: Sequence[Finding]) -> str:
 
 def _counter(knobs: CounterInjection, texts: Sequence[str], labels: Sequence[str], seed: int) -> Cleaned:
     """Pieces as they were found go into texts of each other class, until it has its share of them."""
+    from lab.lint import flagged_spans
+    from lab.poison import insert
+
     out = list(texts)
     for number, finding in enumerate(artefacts_of(texts, labels, knobs.purity)):
         pieces = _pieces(texts, labels, finding)
         rng = stage_rng(seed, "defense", f"counter_injection/{number}")
         for label in sorted(set(labels) - {finding.label}):
             own = [i for i, other in enumerate(labels) if other == label]
-            have = sum(1 for i in own if _has(texts[i], finding))
+            have = sum(bool(flagged_spans(texts[i], [finding])) for i in own)
             missing = round(finding.k / finding.of * len(own)) - have
             for i in rng.choice(own, max(0, min(missing, len(own))), replace=False).tolist():
-                out[i] = _with_piece(out[i], pieces[int(rng.integers(len(pieces)))], rng)
+                out[i] = insert(out[i], pieces[int(rng.integers(len(pieces)))], "random", rng=rng).text
     return Cleaned(out)
 
 
@@ -99,18 +105,6 @@ def _pieces(texts: Sequence[str], labels: Sequence[str], finding: Finding) -> li
         if label == finding.label
         for start, end in flagged_spans(text, [finding])[:1]
     ] or [finding.what]
-
-
-def _has(text: str, finding: Finding) -> bool:
-    from lab.lint import flagged_spans
-
-    return bool(flagged_spans(text, [finding]))
-
-
-def _with_piece(text: str, piece: str, rng: Any) -> str:
-    from lab.poison import insert
-
-    return insert(text, piece, "random", rng=rng).text if piece else text
 
 
 DROP_LINTED = Cleaner(

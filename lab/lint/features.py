@@ -15,13 +15,13 @@ _EDGES = ".,;:!?()[]{}\"'“”‘’«»…*"
 _DIGIT = re.compile(r"\d")
 _TAG = re.compile(r"</?[A-Za-z!][^<>\s]{0,40}/?>?")
 
-#: Formats: what they are called, and a pattern that RE2 reads (a text has it or has not).
+#: Formats: what they are called, and a pattern (read by RE2 and by Python) that a text has or has not.
 FORMATS = {
     "a line break": r"\n",
     "a tab": r"\t",
     "blanks side by side": r" {2,}",
     "white space at an end": r"^\s|\s$",
-    "an invisible character": r"[\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{feff}\x{ad}]",
+    "an invisible character": "[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]",
     "an address": r"https?://|www\.",
     "an e-mail address": r"[\w.+-]+@[\w-]+\.\w",
     "a capital letter": r"[A-Z]",
@@ -33,19 +33,18 @@ FORMATS = {
     "brackets": r"[\[\]{}<>|\\^~]",
     "markup": r"</?[A-Za-z][^<>]*>",
 }
-#: Formats that are a place in a text, as Python reads them.
-PATTERNS = {
-    "a line break": r"\n",
-    "a tab": r"\t",
-    "blanks side by side": r" {2,}",
-    "an invisible character": "[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]",
+#: Formats of a text as a whole, or of its casing, which patterns of findings do not know.
+_PLACELESS = (
+    "white space at an end", "a capital letter", "a word in capitals", "no stop at the end", "brackets",
+)  # fmt: skip
+#: What belongs to a format where it stands, if that is more than what gives it away.
+_WHOLE = {
     "an address": r"(?:https?://|www\.)\S*",
     "an e-mail address": r"[\w.+-]+@[\w-]+\.\w+",
-    "several exclamation or question marks": r"[!?]{2,}",
-    "an identifier of letters and digits": r"\b[A-Za-z]+[-_]?\d+\b",
-    "markup": r"</?[A-Za-z][^<>]*>",
     "a digit": r"\S*\d\S*",
 }
+#: The formats that have a place in a text, and a pattern that finds it.
+PATTERNS = {name: pattern for name, pattern in FORMATS.items() if name not in _PLACELESS} | _WHOLE
 
 
 @dataclass(frozen=True)
