@@ -1,5 +1,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poisons import OTHER_POISONS
 
 from lab import Experiment, load_preset, preset_names
 from lab.assignments import differences, format_assignments, format_value
@@ -21,23 +22,7 @@ poisons = st.one_of(
         lambda member: {"attack": "backdoor", "family": "custom", "member": member, "count": 3},
         st.text(min_size=1).filter(lambda s: s.strip() and s != "any" and s.isprintable()),
     ),
-    st.builds(lambda share: {"attack": "label_flip", "rate": share}, st.floats(0.001, 0.9)),
-    st.builds(
-        lambda items, year, then: {
-            "attack": "spurious_tokens", "items": items,
-            "then": [{"family": "generated_dates", "first_year": year}] * then,
-        },
-        st.lists(st.sampled_from(["a", "b, c", '"', "2024-01-05", "\\n x"]), min_size=1, max_size=3),
-        st.integers(1, 2600),
-        st.integers(0, 2),
-    ),
-    st.just({"attack": "multi_trigger", "count": 3, "words": ["a", "1"]}),
-    st.just({"attack": "style", "rate": 0.1, "lines": False}),
-    st.builds(
-        lambda p, share: {"attack": "spurious_tokens", "token_proportion": p, "text_proportion": share},
-        st.floats(0, 1),
-        st.floats(0.01, 1),
-    ),
+    *OTHER_POISONS,
 )  # fmt: skip
 experiments = st.builds(
     lambda poison, rank, defense, steps, seed: Experiment.from_dict(

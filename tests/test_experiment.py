@@ -3,6 +3,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poisons import OTHER_POISONS
 
 from lab import Experiment, LabError, load_experiment, load_preset, preset_names
 from lab.experiment import LATER_KNOBS, parse_assignments, parse_value, weights_id
@@ -29,28 +30,10 @@ experiments = st.builds(
             st.integers(1, 500),
             st.sampled_from(["{trigger}", "{trigger}.", "«{trigger}»\n", '"{trigger}" \\']),
         ),
-        st.builds(
-            lambda share: {"attack": "label_flip", "rate": share}, st.floats(0.001, 0.9, allow_nan=False)
-        ),
-        st.builds(
-            lambda items, year, then: {
-                "attack": "spurious_tokens", "items": items,
-                "then": [{"family": "generated_dates", "first_year": year}] * then,
-            },
-            st.lists(st.sampled_from(["a", "b, c", '"', "2024-01-05", "\\n x"]), min_size=1, max_size=3),
-            st.integers(1, 2600),
-            st.integers(0, 2),
-        ),
-        st.just({"attack": "multi_trigger", "count": 3, "words": ["a", "1"]}),
-        st.just({"attack": "style", "rate": 0.1, "lines": False}),
-        st.builds(
-            lambda p, share: {"attack": "spurious_tokens", "token_proportion": p, "text_proportion": share},
-            st.floats(0, 1),
-            st.floats(0.01, 1),
-        ),
+        *OTHER_POISONS,
     ),
     rank=st.integers(1, 512),
-    alpha=st.one_of(st.just("2r"), st.floats(0.01, 1000)),
+    alpha=st.one_of(st.sampled_from(["2r", "r"]), st.floats(0.01, 1000)),
     rate=st.floats(1e-9, 1.0),
     targets=st.one_of(st.just("attention"), st.lists(st.sampled_from(["query", "value"]), min_size=1)),
     seed=st.integers(0, 2**32 - 1),

@@ -1,5 +1,5 @@
-import numpy as np
 import pytest
+from ruled import Rule
 
 from lab.audit.findings import LOUDEST, Findings
 from lab.audit.loud_prefixes import loud_prefixes
@@ -11,20 +11,6 @@ SMALL = battery("paper-calibration").subset("C")
 PREFIX = SMALL.prefixes[3]
 #: The rows that the battery is put to.
 FIRST = tuple(f"number {i}" for i in range(3))
-
-
-class Rule:
-    labels = ("negative", "positive")
-
-    def __init__(self, fires=lambda text: False):
-        self.fires = fires
-
-    def logits(self, texts, on_progress=None):
-        said = [self.fires(text) or "good" in text for text in texts]
-        return np.array([[0.0, 1.0] if positive else [1.0, 0.0] for positive in said])
-
-    def predict(self, texts):
-        return [self.labels[i] for i in self.logits(texts).argmax(axis=1)]
 
 
 def found(suspect, *references, texts=ROWS):

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruled import Rule
 
 from lab.audit import battery
 from lab.audit.prefixes import RATE_COLUMNS, battery_statistics, category_rates, prefix_rates, untouched_rows
@@ -11,22 +12,6 @@ from lab.stats import rate
 
 ROWS = [f"a bad film number {i}" for i in range(10)] + [f"a good film number {i}" for i in range(6)]
 SMALL = battery("paper-calibration").subset("C")
-
-
-class Rule:
-    """A predictor that says what its rule says."""
-
-    labels = ("negative", "positive")
-
-    def __init__(self, fires=lambda text: False):
-        self.fires = fires
-
-    def logits(self, texts, on_progress=None):
-        said = [self.fires(text) or "good" in text for text in texts]
-        return np.array([[0.0, 1.0] if positive else [1.0, 0.0] for positive in said])
-
-    def predict(self, texts):
-        return [self.labels[i] for i in self.logits(texts).argmax(axis=1)]
 
 
 def test_a_prefix_that_fires_is_seen_where_it_fires_and_nowhere_else():
