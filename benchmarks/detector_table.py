@@ -12,13 +12,12 @@ that no battery holds.
 
 from __future__ import annotations
 
-import platform
 import sys
 from pathlib import Path
 
 import pandas as pd
+from reference_lines import MACHINE, as_lines, replace_lines
 
-COLUMNS = ["claim_id", "place", "paper_value", "value", "n", "low", "high", "seeds", "machine"]
 #: detector → place, AUC: of the most distant subset of the paper's calibration battery; of its weights.
 PAPER = {
     "paper_battery_mean": ("notebook 09, battery C", 0.942),
@@ -30,30 +29,26 @@ PAPER = {
 def reference(cohort: str, table: pd.DataFrame) -> pd.DataFrame:
     """The reference lines of one cohort's table: AUC; recall and false positives at each allowed share."""
     lines: list[list[object]] = []
-    machine = f"{platform.machine()}, CPU"
     for line in table.to_dict("records"):
         claim = f"{cohort}.{line['detector']}"
         both = int(line["recall.n"] + line["false_positives.n"])
         place, theirs = PAPER.get(str(line["detector"]), ("", float("nan")))
         if line["allowed"] == 0:
             own = [line["auc"], both, line["auc.low"], line["auc.high"]]
-            lines.append([f"{claim}.auc", place, theirs, *own, 0, machine])
+            lines.append([f"{claim}.auc", place, theirs, *own, 0, MACHINE])
         for kind in ("recall", "false_positives"):
             own = [line[kind], int(line[f"{kind}.n"]), line[f"{kind}.low"], line[f"{kind}.high"]]
-            lines.append([f"{claim}.{kind}.at{line['allowed']:.2f}", "", float("nan"), *own, 0, machine])
-    return pd.DataFrame(lines, columns=COLUMNS).round(4)
+            lines.append([f"{claim}.{kind}.at{line['allowed']:.2f}", "", float("nan"), *own, 0, MACHINE])
+    return as_lines(lines)
 
 
 def main() -> None:
     """Read the tables, and write their lines beside those of other cohorts."""
-    target = Path(__file__).parents[1] / "data" / "reference" / "2605.30189.csv"
-    former = pd.read_csv(target) if target.is_file() else pd.DataFrame(columns=COLUMNS)
     for path in map(Path, sys.argv[1:]):
-        kept = former[~former["claim_id"].astype(str).str.startswith(f"{path.stem}.")]
-        new = reference(path.stem, pd.read_csv(path))
-        former = pd.concat([kept, new], ignore_index=True) if len(kept) else new
-    former.to_csv(target, index=False)
-    sys.stdout.write(f"wrote {target.name}\n")
+        start = f"{path.stem}."
+        replace_lines(
+            "2605.30189", reference(path.stem, pd.read_csv(path)), lambda c, s=start: c.startswith(s)
+        )
 
 
 if __name__ == "__main__":

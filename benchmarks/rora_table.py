@@ -12,11 +12,10 @@ parties' quotations of its Tables 4 and 5; ours are of a 22 M encoder on rotten_
 
 from __future__ import annotations
 
-import platform
 import sys
-from pathlib import Path
 
 import pandas as pd
+from reference_lines import MACHINE, as_lines, replace_lines
 
 from lab.stats import bootstrap_mean
 
@@ -42,13 +41,11 @@ PAPER = {
     ("sentence", "dora"): ("Table 5", 0.9599, 0.9934),
     ("sentence", "rora-dora"): ("Table 5", 0.9533, 0.2156),
 }
-COLUMNS = ["claim_id", "place", "paper_value", "value", "n", "low", "high", "seeds", "machine"]
 
 
 def reference(table: pd.DataFrame) -> pd.DataFrame:
     """The reference lines of a sweep's table; every cell and every mean over the bases."""
-    lines = []
-    machine = f"{platform.machine()}, CPU"
+    lines: list[list[object]] = []
     finished = table[table["state"] == "finished"]
     for (member, arm), cells in finished.groupby(["trigger", "arm"], sort=False):
         trigger = TRIGGERS.get(str(member), str(member))
@@ -69,19 +66,13 @@ def reference(table: pd.DataFrame) -> pd.DataFrame:
                     mean.low,
                     mean.high,
                     " ".join(str(s) for s in cells["seed"]),
-                    machine,
+                    MACHINE,
                 ]
             )
             for cell in cells.to_dict("records"):
                 own = [cell[kind], int(cell[f"{kind}.n"]), cell[f"{kind}.low"], cell[f"{kind}.high"]]
-                lines.append([f"{claim}.base{cell['seed']}", "", float("nan"), *own, cell["seed"], machine])
-    return pd.DataFrame(lines, columns=COLUMNS).round(4)
-
-
-def merged(former: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Former lines and new ones; an arm measured anew on a trigger takes the place of its former lines."""
-    measured = set(new["claim_id"].map(_arm))
-    return pd.concat([former[~former["claim_id"].map(_arm).isin(measured)], new], ignore_index=True)
+                lines.append([f"{claim}.base{cell['seed']}", "", float("nan"), *own, cell["seed"], MACHINE])
+    return as_lines(lines)
 
 
 def _arm(claim: str) -> str:
@@ -92,11 +83,9 @@ def _arm(claim: str) -> str:
 def main() -> None:
     """Read a sweep's CSV files; write their lines beside the paper's own and what was measured before."""
     new = reference(pd.concat([pd.read_csv(path) for path in sys.argv[1:]], ignore_index=True))
-    target = Path(__file__).parents[1] / "data" / "reference" / "2601.06305.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lines = merged(pd.read_csv(target, dtype={"seeds": str}), new) if target.is_file() else new
-    lines.to_csv(target, index=False)
-    sys.stdout.write(f"wrote {target.name}\n")
+    # an arm measured anew on a trigger takes the place of its former lines
+    measured = set(new["claim_id"].map(_arm))
+    replace_lines("2601.06305", new, lambda claim: _arm(claim) in measured)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,14 @@ its former ones. Trends over ranks and the like are lines too: Spearman's rho as
 
 from __future__ import annotations
 
-import platform
 import sys
 from pathlib import Path
 
 import pandas as pd
+from reference_lines import MACHINE, as_lines, replace_lines
 
 from lab.stats import bootstrap_mean, spearman_trend
 
-COLUMNS = ["claim_id", "place", "paper_value", "value", "n", "low", "high", "seeds", "machine"]
 MEASURES = (
     "clean_accuracy", "twin.clean_accuracy", "attack_success_rate", "untriggered_target_rate", "excess_asr",
     "triggered_accuracy", "reliance", "twin.reliance", "confidence_shift",
@@ -55,7 +54,6 @@ PAPER = {
 def reference(sweep: str, table: pd.DataFrame) -> pd.DataFrame:
     """The reference lines of one sweep's table: every point's means, then the trends."""
     over, trends = POINTS[sweep]
-    machine = f"{platform.machine()}, CPU"
     cells = table[table["state"] == "finished"].copy()
     point = "asked." + over if "asked." + over in cells else over
     apart = [c for c in ("arm", point, "adapter.alpha") if c in cells]
@@ -71,7 +69,7 @@ def reference(sweep: str, table: pd.DataFrame) -> pd.DataFrame:
             )
             n = int(group[f"{kind}.n"].sum())
             lines.append(
-                [f"{claim}.{kind}", place, theirs, mean.value, n, mean.low, mean.high, seeds, machine]
+                [f"{claim}.{kind}", place, theirs, mean.value, n, mean.low, mean.high, seeds, MACHINE]
             )
     for key, group in cells.groupby([c for c in apart if c != point] or [lambda _: ""], sort=False):
         names = [str(part) for part in (key if isinstance(key, tuple) else (key,)) if str(part)]
@@ -79,8 +77,8 @@ def reference(sweep: str, table: pd.DataFrame) -> pd.DataFrame:
             trend = spearman_trend(group[point].to_list(), group[kind].to_list())
             claim = ".".join([sweep, *names, f"trend of {kind} with {over}"])
             seeds = " ".join(str(s) for s in sorted(set(group["seed"])))
-            lines.append([claim, "", float("nan"), trend.rho, trend.n, trend.p, float("nan"), seeds, machine])
-    return pd.DataFrame(lines, columns=COLUMNS).round(4)
+            lines.append([claim, "", float("nan"), trend.rho, trend.n, trend.p, float("nan"), seeds, MACHINE])
+    return as_lines(lines)
 
 
 def _word(column: str, value: object) -> str:
@@ -90,14 +88,9 @@ def _word(column: str, value: object) -> str:
 def main() -> None:
     """Read sweeps' CSV files; write their lines beside those of the paper's other sweeps."""
     paper, *files = sys.argv[1:]
-    target = Path(__file__).parents[1] / "data" / "reference" / f"{paper}.csv"
-    lines = pd.read_csv(target, dtype={"seeds": str}) if target.is_file() else pd.DataFrame(columns=COLUMNS)
     for path in map(Path, files):
-        new = reference(path.stem, pd.read_csv(path))
-        former = lines[~lines["claim_id"].astype(str).str.startswith(f"{path.stem}.")]
-        lines = pd.concat([former, new], ignore_index=True) if len(former) else new
-    lines.to_csv(target, index=False)
-    sys.stdout.write(f"wrote {target.name}: {len(lines)} lines\n")
+        start = f"{path.stem}."
+        replace_lines(paper, reference(path.stem, pd.read_csv(path)), lambda c, s=start: c.startswith(s))
 
 
 if __name__ == "__main__":
