@@ -45,10 +45,8 @@ def reference(cohort: str, table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Read the tables, and write their lines beside those of other cohorts."""
     for path in map(Path, sys.argv[1:]):
-        start = f"{path.stem}."
-        replace_lines(
-            "2605.30189", reference(path.stem, pd.read_csv(path)), lambda c, s=start: c.startswith(s)
-        )
+        new, start = reference(path.stem, pd.read_csv(path)), f"{path.stem}."
+        replace_lines("2605.30189", new, lambda claim, start=start: claim.startswith(start))
 
 
 if __name__ == "__main__":

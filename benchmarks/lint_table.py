@@ -34,7 +34,7 @@ def reference(table: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Replace the linter's lines; those of sweeps stay."""
-    replace_lines("2506.11402", reference(pd.read_csv(sys.argv[1])), lambda c: c.startswith("lint."))
+    replace_lines("2506.11402", reference(pd.read_csv(sys.argv[1])), lambda claim: claim.startswith("lint."))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the scripts share that write data/reference/<paper>.csv: the columns, the machine, and taking turns."""
+"""What the scripts share that write data/reference/<paper>.csv: columns, machine, and whose lines stay."""
 
 from __future__ import annotations
 

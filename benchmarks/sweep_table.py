@@ -89,8 +89,8 @@ def main() -> None:
     """Read sweeps' CSV files; write their lines beside those of the paper's other sweeps."""
     paper, *files = sys.argv[1:]
     for path in map(Path, files):
-        start = f"{path.stem}."
-        replace_lines(paper, reference(path.stem, pd.read_csv(path)), lambda c, s=start: c.startswith(s))
+        new, start = reference(path.stem, pd.read_csv(path)), f"{path.stem}."
+        replace_lines(paper, new, lambda claim, start=start: claim.startswith(start))
 
 
 if __name__ == "__main__":
