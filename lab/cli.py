@@ -378,6 +378,8 @@ def dashboard_command(
     if not is_local(address):
         unlocked = "" if password_file else " Without --password-file, anybody there may train and delete."
         typer.echo(f"lab: the dashboard on {address} can be reached from other machines.{unlocked}", err=True)
+    host = f"[{address}]" if ":" in address else address
+    typer.echo(f"lab: the dashboard is at http://{host}:{port}, until Ctrl-C ends it.", err=True)
     code = serve(runs=runs, address=address, port=port, browser=browser, password_file=password_file)
     if code:
         raise typer.Exit(code)

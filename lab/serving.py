@@ -57,6 +57,8 @@ def dashboard_command(
         "runner.postScriptGC": "false",
         "server.showEmailPrompt": "false",
         "browser.gatherUsageStats": "false",
+        # with its welcome comes an offer, over the page, to install tools that write into the environment
+        "logger.hideWelcomeMessage": "true",
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "type",
         "client.showErrorLinks": "false",

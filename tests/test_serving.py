@@ -22,6 +22,8 @@ def test_it_is_local_offline_and_quiet_unless_asked_otherwise():
     assert found["browser.gatherUsageStats"] == "false"
     assert found["server.enableXsrfProtection"] == "true"
     assert int(found["server.maxUploadSize"]) <= 64
+    # with its welcome, Streamlit offers visitors on this machine to install tools of its own, over the page
+    assert found["logger.hideWelcomeMessage"] == "true"
 
 
 def test_every_setting_is_one_that_streamlit_knows():
@@ -67,6 +69,15 @@ def test_another_address_is_warned_about(monkeypatch):
     result = CliRunner().invoke(app, ["dashboard", "--address", "0.0.0.0", "--no-browser"])
     assert "can be reached from other machines" in result.output
     assert "anybody there may train" in result.output
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [("127.0.0.1", "http://127.0.0.1:8613"), ("::1", "http://[::1]:8613")]
+)
+def test_where_it_is_served_is_told(monkeypatch, address, told):
+    monkeypatch.setattr("lab.serving.serve", lambda **_: 0)
+    result = CliRunner().invoke(app, ["dashboard", "--address", address, "--port", "8613", "--no-browser"])
+    assert told in result.output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to hear")
