@@ -197,10 +197,15 @@ def _finish_parent(job: Job, prepared: Prepared) -> RunFolder:
     there = RunFolder(job.runs / prepared.parent_id)
     if agree(there.finished):
         return there
-    parent = prepared.experiment.untouched()
-    asked = {"scope": "headline", **parent.probe.model_dump(include={"snapshots", "snapshot_rows"})}
     with job.timed("parent"):
-        return _finish_other(job, parent.with_(probe=asked))
+        return _finish_other(job, parent_experiment(prepared.experiment))
+
+
+def parent_experiment(experiment: Experiment) -> Experiment:
+    """What a derived run starts from, probed for its headline alone."""
+    parent = experiment.untouched()
+    asked = {"scope": "headline", **parent.probe.model_dump(include={"snapshots", "snapshot_rows"})}
+    return parent.with_(probe=asked)
 
 
 def _finish_other(job: Job, experiment: Experiment) -> RunFolder:
@@ -210,6 +215,17 @@ def _finish_other(job: Job, experiment: Experiment) -> RunFolder:
     with main_first():
         prepared = prepare(experiment, job.runs)
     return _complete(own, prepared, twin=False)
+
+
+def is_complete(prepared: Prepared, runs: Path, *, twin: bool) -> bool:
+    """Whether a run is finished and probed in the way that is asked for, so that `run` would only read it.
+
+    Args:
+        prepared: The prepared experiment.
+        runs: The runs folder.
+        twin: Whether its clean twin is asked for.
+    """
+    return _is_complete(RunFolder(runs / prepared.run_id), prepared, twin and prepared.is_poisoned)
 
 
 def _is_complete(folder: RunFolder, prepared: Prepared, twin: bool) -> bool:

@@ -72,11 +72,10 @@ class ProgressView:
         elif kind == "headline":
             self._headline(event)
         elif kind == "cell" and event["done"] < event["total"]:
-            point = ", ".join(f"{k} = {v}" for k, v in event["point"].items())
-            self.console.print(
-                f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
-                highlight=False,
-            )
+            number = event.get("number", event["done"]) + 1
+            self.console.print(f"cell {number} of {event['total']}: {_cell_name(event)}", highlight=False)
+        elif kind == "cell done":
+            self.console.print(Text(f"  {_pace(event)}", style=QUIET))
         elif kind == "member":
             self.console.print(
                 f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False
@@ -118,6 +117,24 @@ class ProgressView:
         ]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
+
+
+def _cell_name(event: dict[str, Any]) -> str:
+    point = ", ".join(f"{k} = {v}" for k, v in event["point"].items())
+    return f"{point} seed = {event['seed']}".strip()
+
+
+def _pace(event: dict[str, Any]) -> str:
+    """How far a sweep is, how fast it goes, and the best cell so far."""
+    text = f"{event['done']} of {event['total']} cells done, {event['per_minute']:.1f} a minute"
+    text += time_left(event["left"])
+    if event.get("state") not in ("finished", None):
+        text += f"; {_cell_name(event)} {event['state']}: {event['reason']}"
+    if event.get("best"):
+        value, kind, point = event["best"]
+        name = ", ".join(f"{k} = {v}" for k, v in point.items())
+        text += f"; most {SHORT_NAMES.get(kind, kind)} so far {percent(value)} ({name})"
+    return text
 
 
 def time_left(seconds: float) -> str:
