@@ -3,8 +3,8 @@
     manifest.json                {"schema": 1, "files": {"<run id>/<path>": [size, sha256], …}}
     <run id>/experiment.json     and the other files of each run
 
-What is not in the manifest, or not as it says, is refused, and nothing has been written then. A run appears in
-the runs folder as a whole; one that is there already stays as it is.
+What is not in the manifest, or not as it says, is refused, and nothing has been written then. A run appears
+in the runs folder as a whole; one that is there already stays as it is.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _check_run(folder: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Put a whole run in its place; what an unfinished one had left there gives way only if nobody holds it."""
+    """Put a whole run in its place; what an unfinished one left there gives way if nobody holds it."""
     from lab.store import RunFolder
 
     if target.is_dir():

@@ -1,8 +1,8 @@
 """Many experiments: a grid of dotted keys × seeds, each cell an ordinary run.
 
 Shared twins and finished cells are never trained twice, so a sweep that was interrupted goes on where it
-was; a cell that fails is recorded with its reason and does not stop the rest. Who does the cells, this process,
-several on this machine or a Ray cluster, changes nothing in the results.
+was; a cell that fails is recorded with its reason and does not stop the rest. Who does the cells, this
+process, several on this machine or a Ray cluster, changes nothing in the results.
 """
 
 from __future__ import annotations

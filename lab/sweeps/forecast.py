@@ -25,10 +25,10 @@ class Forecast:
     """What is known of a sweep beforehand.
 
     Attributes:
-        cells: One line per cell: the keys by which it is known, seed, state (one of `STATES`), run ("" where it
-            hangs on what is tuned), reason (of a refused one).
-        left: How many runs are left: cells, and the twins, bases, parents and candidates that they need, each
-            counted once.
+        cells: One line per cell: the keys by which it is known, seed, state (one of `STATES`), run (""
+            where it hangs on what is tuned), reason (of a refused one).
+        left: How many runs are left: cells, and the twins, bases, parents and candidates that they need,
+            each counted once.
         seconds: How long these take with this many workers, roughly.
         basis: What that stands on.
         workers: How many at once.

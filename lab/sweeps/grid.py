@@ -72,7 +72,7 @@ def check_size(cells: int, *, large: bool) -> None:
     """
     if cells > LARGE and not large:
         raise LabError(
-            f"The grid has {cells:,} cells, more than {LARGE:,}: confirm it with --yes (large=True in Python), "
+            f"The grid has {cells:,} cells, more than {LARGE:,}: confirm with --yes (large=True in Python), "
             f"or sweep over fewer values."
         )
 

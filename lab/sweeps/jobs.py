@@ -1,7 +1,7 @@
 """What a sweep has to do, as jobs that wait for each other; pure data, no model and no disk.
 
-A cell needs its base, its parent and its clean twin; a tuned cell needs its candidates first. Equal work is one
-job, however many cells need it, so that two workers never wait on one lock for the same twin.
+A cell needs its base, its parent and its clean twin; a tuned cell needs its candidates first. Equal work is
+one job, however many cells need it, so that two workers never wait on one lock for the same twin.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who does a sweep's jobs: this process, worker processes of this machine, or a Ray cluster.
 
-An executor takes jobs from a board and puts outcomes back. It knows nothing of grids, cells or tuning, and jobs
-know nothing of it, so results are the same whoever does them.
+An executor takes jobs from a board and puts outcomes back. It knows nothing of grids, cells or tuning, and
+jobs know nothing of it, so results are the same whoever does them.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class _Worker:
         self.number = number
         self.job: SweepJob | None = None
         self.base = ""
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in `end`
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "lab.sweeps.executors.serving"),
@@ -184,7 +184,7 @@ class _Crew:
 
 
 def worker_environment(place: Place, number: int) -> dict[str, str]:
-    """What a worker is told before it imports torch: its share of the cores, and its card where there are some.
+    """What a worker is told before it imports torch: its share of the cores, and its card if there are some.
 
     Args:
         place: Where jobs are done.

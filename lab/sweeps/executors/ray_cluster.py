@@ -1,7 +1,7 @@
 """A Ray cluster as the engine: Ray places jobs by resources and tries those of lost nodes again.
 
-Every node needs the lab installed in the same version, and either sees the runs folder under the same path, or
-works in a folder of its own and sends finished runs back through Ray's object store.
+Every node needs the lab installed in the same version, and either sees the runs folder under the same path,
+or works in a folder of its own and sends finished runs back through Ray's object store.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RayExecutor:
             import ray  # noqa: F401
         except ImportError:
             raise LabError(
-                "executor = 'ray': Ray is not installed; pip install 'lora-backdoor-lab[ray]', or take 'local'."
+                "executor = 'ray': Ray is not installed; pip install 'lora-backdoor-lab[ray]'; or 'local'."
             ) from None
         if place.address and place.address != "auto":
             _knock(place.address)
@@ -58,7 +58,8 @@ class RayExecutor:
 
         with _connected(place), _marked(place.runs) as mark:
             share = _share(ray.cluster_resources(), place)
-            remote: Any = ray.remote(_do_there).options(**share, max_retries=_RETRIES, retry_exceptions=False)
+            there: Any = ray.remote(_do_there)
+            remote = there.options(**share, num_returns=2, max_retries=_RETRIES, retry_exceptions=False)
             room = _room(ray.cluster_resources(), share)
             packs: dict[str, Any] = {}
             running: dict[Any, tuple[SweepJob, Any]] = {}
@@ -67,9 +68,7 @@ class RayExecutor:
                     while len(running) < room and (job := board.take()) is not None:
                         watcher.begins(job)
                         needed = [packs[key] for key in job.needs if key in packs]
-                        said, pack = remote.options(num_returns=2).remote(
-                            asdict(job), str(place.runs), place.device, mark, needed
-                        )
+                        said, pack = remote.remote(asdict(job), str(place.runs), place.device, mark, needed)
                         running[said] = (job, pack)
                     ended, _ = ray.wait(list(running), num_returns=1)
                     for said in ended:

@@ -1,8 +1,8 @@
 """A worker process of the local executor: jobs come in as lines, events and outcomes go out as lines.
 
-Lines instead of pickles, and a program of its own instead of a fork or a spawned copy: it starts the same from a
-script without a `__main__` guard, a notebook and a server, and a library that prints breaks nothing, since
-whatever is printed goes to standard error.
+Lines instead of pickles, and a program of its own instead of a fork or a spawned copy: it starts the same
+from a script without a `__main__` guard, a notebook and a server, and a library that prints breaks
+nothing, since whatever is printed goes to standard error.
 """
 
 from __future__ import annotations
