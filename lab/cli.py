@@ -22,6 +22,7 @@ from lab.cli_options import (
     print_lines,
 )
 from lab.cli_patch import patch_command
+from lab.cli_runs import runs_app
 from lab.cli_sweep import sweep_command
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cohort_app, name="cohort")
+app.add_typer(runs_app, name="runs")
 app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)

@@ -223,3 +223,63 @@ def _move(source: Path, target: Path) -> None:
     except OSError:
         if not target.is_dir():
             raise
+
+
+def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = None) -> list[str]:
+    """Put finished runs into one archive, with the runs that they rest on: twins, bases and parents.
+
+    Args:
+        names: Runs, as `lab.load_run` finds them.
+        target: The archive, a .zip file; it appears as a whole or not at all.
+        runs: The runs folder.
+
+    Returns:
+        The ids of all runs in it.
+
+    Raises:
+        LabError: A run is not there or not finished, or the file cannot be written.
+    """
+    from lab.paths import runs_dir
+    from lab.store import RunFolder, find_run
+
+    folder = runs_dir(runs)
+    found: dict[str, Path] = {}
+    todo = [find_run(name, folder).path for name in names]
+    while todo:
+        path = todo.pop()
+        if path.name in found:
+            continue
+        found[path.name] = path
+        todo += [folder / name for name in _rests_on(path) if RunFolder(folder / name).finished]
+    pack_runs([found[name] for name in sorted(found)], target)
+    return sorted(found)
+
+
+def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str], list[str]]:
+    """Put the runs of an archive into the runs folder; see `unpack_runs`.
+
+    Args:
+        archive: What `export_runs` wrote.
+        runs: The runs folder.
+
+    Returns:
+        Ids of the runs that were put there, and of those that were there already.
+
+    Raises:
+        LabError: As `unpack_runs`.
+    """
+    from lab.paths import runs_dir
+
+    return unpack_runs(Path(archive).expanduser(), runs_dir(runs))
+
+
+def _rests_on(run: Path) -> list[str]:
+    """Ids of a run's twin, base and parent, as its small files name them."""
+    from lab.files import read_json
+
+    record: Any = read_json(run / "experiment.json") or {}
+    result: Any = read_json(run / "result.json") or {}
+    named = [result.get("twin", ""), record.get("parent", "")]
+    named += [record.get("experiment", {}).get("base", {}).get("model", "")]
+    named += [entry.get("twin", "") for entry in result.get("probes", {}).values()]
+    return [name for name in named if isinstance(name, str) and _RUN_ID.fullmatch(name)]
