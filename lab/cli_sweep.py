@@ -1,9 +1,9 @@
-"""`lab sweep`: a grid of experiments × seeds."""
+"""`lab sweep`: a grid of experiments × seeds, on one worker, many, or a cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +17,6 @@ from lab.cli_options import (
     print_lines,
     write_csv,
 )
-
-if TYPE_CHECKING:
-    from lab.experiment import Experiment
-    from lab.sweeps import Grid
 
 
 def sweep_command(
@@ -50,119 +46,84 @@ def sweep_command(
     runs: RunsOption = "",
     device: DeviceOption = "auto",
     executor: Annotated[
-        str, typer.Option(help="inline, local or ray (default: local where there is work for several).")
-    ] = "",
+        str, typer.Option(help="inline, local or ray (default: inline for one worker, local for more).")
+    ] = "auto",
     workers: Annotated[
-        int, typer.Option(help="Cells at once (0: as many as serve here).", min=0, show_default=False)
-    ] = 0,
+        str, typer.Option(help="How many at once; auto: one per core, as far as memory goes.", metavar="N")
+    ] = "auto",
     address: Annotated[
-        str, typer.Option(help="The Ray cluster: auto, or host:port (default: one is started here).")
+        str, typer.Option(help="Of a Ray cluster: auto or HOST:PORT (default: Ray on this machine).")
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List cells, what is done, and the time that is left.")
+        bool, typer.Option("--dry-run", help="Say what is there and what would be trained; train nothing.")
     ] = False,
-    large: Annotated[bool, typer.Option("--yes", help="More than 10,000 cells are meant.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Also a grid of more than 10,000 cells.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a grid of experiments × seeds; finished cells are read, failed ones recorded."""
+    from lab import sweeps
     from lab.console import ProgressView, print_sweep
-    from lab.errors import unknown_name
-    from lab.experiment import parse_assignments
-    from lab.presets import SweepPlan, is_sweep, load_experiment, load_sweep
-    from lab.sweeps import sweep
-    from lab.tables import MEASURE_KINDS
 
     # hours of work are not begun where the end would be a mistake
-    if tune_measure is not None and tune_measure not in MEASURE_KINDS:
-        raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
     if csv:
         check_csv(csv)
-    plan = (
-        load_sweep(experiment)
-        if is_sweep(experiment)
-        else SweepPlan({}, load_experiment(experiment), {}, None, 3)
-    )
-    start = plan.experiment.with_(**parse_assignments(set_ or []))
-    grid = plan.over | {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
-    tuning = plan.tune or {}
-    tuned = tuning.get("over", {}) | {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
-    if tuned:
-        tuning |= {"over": tuned} | ({"measure": tune_measure} if tune_measure else {})
-    asked: dict[str, Any] = {
-        "arms": plan.arms,
-        "seeds": plan.seeds if seeds is None else seeds,
-        "tune": tuning or None,
-        "large": large,
-    }
+    start, how = _asked(experiment, over, seeds, set_, tune_over, tune_measure)
+    how |= {"runs": runs or None, "twin": twin, "device": device, "executor": executor, "workers": workers}
+    how |= {"most_cells": 10**9} if yes else {}
     if dry_run:
-        _tell(start, grid, asked, runs=runs, twin=twin, executor=executor, workers=workers, as_json=as_json)
+        _show_preview(sweeps.preview_sweep(start, how.pop("grid"), **how), as_json)
         return
+    grid = how.pop("grid")
     with ProgressView(quiet=as_json) as view:
-        table = sweep(
-            start,
-            grid,
-            **asked,
-            runs=runs or None,
-            twin=twin,
-            device=device,
-            executor=executor,
-            workers=workers,
-            address=address,
-            on_event=view,
-        )
+        table = sweeps.sweep(start, grid, address=address, on_event=view, **how)
     if csv:
         write_csv(table, csv)
     if as_json:
         print_lines(table)
     else:
-        apart = [str(column) for column in table if str(column).startswith("asked.")]
-        print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned, *apart])
+        asked = [str(column) for column in table if str(column).startswith("asked.")]
+        tuned = (how["tune"] or {}).get("over", {})
+        print_sweep(table, [*grid, *(["arm"] if how["arms"] else []), *tuned, *asked])
         for reason in table.loc[table["state"] == "failed", "reason"]:
             typer.echo(f"failed: {reason}", err=True)
     if (table["state"] != "finished").any():
         raise typer.Exit(1)
 
 
-def _tell(
-    start: Experiment,
-    grid: Grid,
-    asked: dict[str, Any],
-    *,
-    runs: str,
-    twin: bool,
-    executor: str,
-    workers: int,
-    as_json: bool,
-) -> None:
-    """Say what the sweep would do; nothing is trained."""
-    from lab.console import print_table
-    from lab.paths import runs_dir
-    from lab.sweeps.crews import crew_size
-    from lab.sweeps.forecast import forecast
-    from lab.sweeps.sweeping import sweep_cells
+def _asked(
+    experiment: str,
+    over: list[str] | None,
+    seeds: int | None,
+    set_: list[str] | None,
+    tune_over: list[str] | None,
+    tune_measure: str | None,
+) -> tuple[Any, dict[str, Any]]:
+    """What to start from, and the arguments of `lab.sweep`, with the grid under "grid"."""
+    from lab.errors import unknown_name
+    from lab.experiment import parse_assignments
+    from lab.presets import SweepPlan, is_sweep, load_experiment, load_sweep
+    from lab.tables import MEASURE_KINDS
 
-    cells, tuning = sweep_cells(start, grid, **asked)
-    folder = runs_dir(runs or None)
-    count = crew_size(executor, workers, cells, "auto", folder)
-    found = forecast(cells, tuning, runs=folder, twin=twin, workers=count)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    shown = [str(c) for c in found.cells if c != "reason" or found.cells[c].any()]
-    print_table(found.cells, shown)
-    done = int((found.cells["state"] == "finished").sum())
-    each = "worker" if count == 1 else "workers"
-    typer.echo(
-        f"{done} of {len(cells)} cells are finished; {found.left} runs are left with what they need, about "
-        f"{_duration(found.seconds)} with {count} {each} ({found.basis})."
+    if tune_measure is not None and tune_measure not in MEASURE_KINDS:
+        raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
+    plan = (
+        load_sweep(experiment)
+        if is_sweep(experiment)
+        else SweepPlan({}, load_experiment(experiment), {}, None, 3)
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    start = plan.experiment.with_(**parse_assignments(set_ or []))
+    grid = plan.over | dict(_grid_piece(piece) for piece in over or [])
+    tuning = dict(plan.tune or {})
+    tuned = tuning.get("over", {}) | dict(_grid_piece(piece) for piece in tune_over or [])
+    if tuned:
+        tuning |= {"over": tuned} | ({"measure": tune_measure} if tune_measure else {})
+    return start, {
+        "grid": grid,
+        "arms": plan.arms,
+        "seeds": plan.seeds if seeds is None else seeds,
+        "tune": tuning or None,
+    }
 
 
 def _grid_piece(piece: str) -> tuple[str, list[Any]]:
@@ -177,3 +138,15 @@ def _grid_piece(piece: str) -> tuple[str, list[Any]]:
     if isinstance(whole, list):
         return key.strip(), whole
     return key.strip(), [parse_value(part.strip(), key.strip()) for part in text.split(",")]
+
+
+def _show_preview(found: Any, as_json: bool) -> None:
+    """Print what a sweep would do."""
+    from dataclasses import asdict
+
+    from lab.console.sweeps import print_preview
+
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_preview(found)

@@ -290,15 +290,6 @@ def _guess(root: str, asked: Experiment, work: _Work) -> float:
     return flop / (matrix_rate() * _EFFICIENCY) + work.steps * _STEP + work.texts * _TEXT
 
 
-def parameter_count(model: str) -> float:
-    """Parameters of a base without embeddings, roughly: known, by its files' size, by its name, or guessed.
-
-    Args:
-        model: What `base.model` says.
-    """
-    return _parameters(Path(model).name, model)
-
-
 def _parameters(root: str, model: str) -> float:
     """Parameters without embeddings: known, by the files' size, by the name, or those of a BERT base."""
     if root in _PARAMETERS:

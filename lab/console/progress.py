@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lab.console.sweeps import sweep_line, sweep_pace
 from lab.console.words import QUIET, SHORT_NAMES, missing, percent
 from lab.summaries import RELIANCE
 
@@ -52,6 +53,7 @@ class ProgressView:
             disable=quiet or not self.console.is_terminal,
         )
         self._task: Any = None
+        self._jobs: Any = None
         self._label = ""
         self._run = ""
 
@@ -65,21 +67,41 @@ class ProgressView:
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event, as `lab.run` hands them out."""
         kind = event["kind"]
-        if kind == "status":
+        if "worker" in event:
+            self._of_worker(event)
+        elif kind == "sweep":
+            self._sweep(event)
+        elif kind == "status":
             self._status(event)
         elif kind == "progress":
             self._progress(event)
         elif kind == "headline":
             self._headline(event)
         elif kind == "cell" and event["done"] < event["total"]:
-            number = event.get("number", event["done"]) + 1
-            self.console.print(f"cell {number} of {event['total']}: {_cell_name(event)}", highlight=False)
-        elif kind == "cell done":
-            self.console.print(Text(f"  {_pace(event)}", style=QUIET))
+            point = ", ".join(f"{k} = {v}" for k, v in event["point"].items())
+            self.console.print(
+                f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
+                highlight=False,
+            )
         elif kind == "member":
             self.console.print(
                 f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False
             )
+
+    def _of_worker(self, event: dict[str, Any]) -> None:
+        """One of several workers at once: their stages would be a jumble, only trouble is worth a line."""
+        if event.get("stage") == "wait":
+            self.console.print(Text(f"· worker {event['worker']}: {event.get('text', '')}", style=QUIET))
+
+    def _sweep(self, event: dict[str, Any]) -> None:
+        """A job of a sweep has ended."""
+        self.console.print(Text(sweep_line(event), style="bold" if event["job"] == "cell" else QUIET))
+        if pace := sweep_pace(event):
+            self.console.print(Text(f"  {pace}", style=QUIET))
+        total = event["jobs"][1]
+        if self._jobs is None or self._bars.tasks == []:
+            self._jobs = self._bars.add_task("runs of the sweep, twins too", total=total)
+        self._bars.update(self._jobs, completed=event["jobs"][0], total=total)
 
     def counting(self, stage: str) -> Callable[[int, int], None]:
         """What tells this view of (done, total) in a stage, for work that knows no events."""
@@ -117,24 +139,6 @@ class ProgressView:
         ]
         who = "twin" if event.get("model") == "twin" else "poisoned run"
         self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
-
-
-def _cell_name(event: dict[str, Any]) -> str:
-    point = ", ".join(f"{k} = {v}" for k, v in event["point"].items())
-    return f"{point} seed = {event['seed']}".strip()
-
-
-def _pace(event: dict[str, Any]) -> str:
-    """How far a sweep is, how fast it goes, and the best cell so far."""
-    text = f"{event['done']} of {event['total']} cells done, {event['per_minute']:.1f} a minute"
-    text += time_left(event["left"])
-    if event.get("state") not in ("finished", None):
-        text += f"; {_cell_name(event)} {event['state']}: {event['reason']}"
-    if event.get("best"):
-        value, kind, point = event["best"]
-        name = ", ".join(f"{k} = {v}" for k, v in point.items())
-        text += f"; most {SHORT_NAMES.get(kind, kind)} so far {percent(value)} ({name})"
-    return text
 
 
 def time_left(seconds: float) -> str:

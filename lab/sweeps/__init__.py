@@ -1,14 +1,29 @@
 """Many experiments: a grid of dotted keys × seeds, each cell an ordinary run.
 
 Shared twins and finished cells are never trained twice, so a sweep that was interrupted goes on where it
-was; a cell that fails is recorded with its reason and does not stop the rest. Who does the cells, this
-process, several on this machine or a Ray cluster, changes nothing in the results.
+was; a cell that fails is recorded with its reason and does not stop the rest.
+
+    grid (what is asked) → plan (jobs, each training once) → executor (who does them) → table
 """
 
 from __future__ import annotations
 
-from lab.sweeps.grid import Grid, grid_points, seed_list
-from lab.sweeps.sweeping import sweep, sweep_cells, tune
+from lab.sweeps.grid import grid_points, seed_list
+from lab.sweeps.preview import SweepPreview, preview_sweep
+from lab.sweeps.records import SweepState, list_sweeps, read_sweep, stop_sweep
+from lab.sweeps.running import sweep, tune
 from lab.sweeps.table import cell_line
 
-__all__ = ["Grid", "cell_line", "grid_points", "seed_list", "sweep", "sweep_cells", "tune"]
+__all__ = [
+    "SweepPreview",
+    "SweepState",
+    "cell_line",
+    "grid_points",
+    "list_sweeps",
+    "preview_sweep",
+    "read_sweep",
+    "seed_list",
+    "stop_sweep",
+    "sweep",
+    "tune",
+]

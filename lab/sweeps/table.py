@@ -1,9 +1,9 @@
-"""A sweep's table: one line per cell, from what was asked and what its run says."""
+"""A sweep's table: one line per cell, what was asked of it and what its run says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lab.defend import settle
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from lab.record import Run
 
 
-@dataclass(frozen=True)
+@dataclass
 class Line:
     """One line of a sweep's table: keys as they were asked for, and what the run says of them and more."""
 
     asked: dict[str, Any]
-    found: dict[str, Any]
+    found: dict[str, Any] = field(default_factory=dict)
 
 
 def cell_line(run: Run) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def with_asked(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def value_at(values: Any, key: str) -> Any:
-    """The value under a dotted key of nested dicts and lists."""
+    """The value at a dotted key of nested plain values; numbers index lists."""
     for part in key.split("."):
         values = values[int(part)] if isinstance(values, list) else values[part]
     return values

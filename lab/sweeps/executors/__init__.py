@@ -1,77 +1,115 @@
-"""Who does a sweep's jobs: this process, worker processes of this machine, or a Ray cluster.
-
-An executor takes jobs from a board and puts outcomes back. It knows nothing of grids, cells or tuning, and
-jobs know nothing of it, so results are the same whoever does them.
-"""
+"""Executors: who does the jobs of a sweep. They get jobs, hand back outcomes, and know nothing of grids."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.sweeps.executors.inline import InlineExecutor
-from lab.sweeps.executors.local import LocalExecutor
-from lab.sweeps.executors.ray_cluster import RayExecutor
-from lab.sweeps.jobs import JobBoard, Outcome, SweepJob
-
-__all__ = ["EXECUTORS", "Executor", "Place", "Watcher"]
+from lab.registry import Entry, lookup
+from lab.sweeps.doing import Outcome, Place
+from lab.sweeps.plan import SweepJob
+from lab.sweeps.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where jobs are done.
+class Setting:
+    """What an executor is told.
 
     Attributes:
-        runs: The runs folder.
-        device: "auto", "cpu", "cuda" or "mps".
-        workers: How many jobs at once; at least 1.
-        address: The Ray cluster's address; "" for none.
+        place: Where runs lie, and on what is computed.
+        workers: How many jobs are done at once.
+        folder: Takes logs and the like; it is there.
+        address: Of a Ray cluster, "auto" or HOST:PORT; "" for this machine alone.
+        environments: What each worker is told beside the environment: threads, and its card.
+        need_gib: Memory that a job may take, an estimate.
+        should_stop: Asked now and then; True ends the sweep so that it can go on later.
     """
 
-    runs: Path
-    device: str = "auto"
-    workers: int = 1
+    place: Place
+    workers: int
+    folder: Path
     address: str = ""
+    environments: tuple[dict[str, str], ...] = ()
+    need_gib: float = 0.0
+    should_stop: Callable[[], bool] = field(default=lambda: False)
 
 
-class Watcher(Protocol):
-    """Who is told of jobs, by whichever executor."""
+class Pool(Protocol):
+    """What an executor opens: workers that take jobs, several plans one after the other."""
 
-    def begins(self, job: SweepJob) -> None:
-        """Somebody has taken a job."""
+    def __enter__(self) -> Pool: ...
 
-    def ends(self, job: SweepJob, outcome: Outcome) -> None:
-        """A job is done; its outcome is on the board."""
+    def __exit__(self, *_: object) -> None: ...
 
-    def hears(self, event: dict[str, Any]) -> None:
-        """A run told something, as `lab.run` tells it."""
+    def run(
+        self,
+        jobs: Schedule,
+        on_begin: Callable[[SweepJob], None],
+        on_end: Callable[[Outcome], None],
+        on_event: Callable[[SweepJob, dict[str, Any]], None],
+    ) -> None:
+        """Do every job; `on_begin`, `on_end` and `on_event` are called in the thread that called this.
+
+        Raises:
+            StoppedError: `should_stop` said so; every job that was under way can go on later.
+            KeyboardInterrupt: Likewise.
+        """
+        ...
 
 
-class Executor(Protocol):
-    """One way to do jobs.
+@dataclass(frozen=True)
+class Executor(Entry):
+    """A way to do jobs.
 
     Attributes:
-        name: What it is called on the command line.
-        goal: One line: when to take it.
+        pool: Where its pool is: "module:class", which takes a `Setting`.
     """
 
-    name: str
-    goal: str
+    pool: str
 
-    def check(self, place: Place) -> None:
-        """Refuse what cannot be used here, before anything is run.
-
-        Raises:
-            LabError: What is missing, in one sentence.
-        """
-
-    def work(self, board: JobBoard, place: Place, watcher: Watcher) -> None:
-        """Do all jobs of a board.
+    def open(self, setting: Setting) -> Pool:
+        """Its workers; a context manager.
 
         Raises:
-            KeyboardInterrupt: Asked to stop; whatever was begun can go on.
+            LabError: What it needs is not installed, or cannot be reached.
         """
+        module, _, name = self.pool.partition(":")
+        made: Pool = getattr(importlib.import_module(module), name)(setting)
+        return made
 
 
-EXECUTORS: dict[str, Executor] = {e.name: e for e in (InlineExecutor(), LocalExecutor(), RayExecutor())}
+EXECUTORS: dict[str, Executor] = {
+    e.name: e
+    for e in (
+        Executor(
+            name="inline",
+            goal="one job after the other in this process: simple, and what a debugger can look into",
+            paper="this lab",
+            pool="lab.sweeps.executors.inline:InlinePool",
+        ),
+        Executor(
+            name="local",
+            goal="worker processes on this machine, each with its share of the cores, or of a card",
+            paper="this lab",
+            pool="lab.sweeps.executors.local:LocalPool",
+        ),
+        Executor(
+            name="ray",
+            goal="tasks on a Ray cluster of many machines, with or without a disk that they share",
+            paper="Moritz et al. 2018, arXiv 1712.05889",
+            pool="lab.sweeps.executors.on_ray:RayPool",
+        ),
+    )
+}
+
+
+def find_executor(name: str) -> Executor:
+    """An executor by name.
+
+    Raises:
+        LabError: There is none of that name; lists the valid ones.
+    """
+    return lookup(EXECUTORS, name, "executor")

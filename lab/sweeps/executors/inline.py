@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
-from lab.sweeps.work import do_job
+from lab.sweeps.doing import Outcome, do_job
+from lab.sweeps.executors import Setting
+from lab.sweeps.plan import SweepJob
+from lab.sweeps.schedule import Schedule
 
-if TYPE_CHECKING:
-    from lab.sweeps.executors import Place, Watcher
-    from lab.sweeps.jobs import JobBoard
 
+class InlinePool:
+    """This process as the one worker."""
 
-class InlineExecutor:
-    """Does jobs here, with all cores that torch takes."""
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
 
-    name = "inline"
-    goal = (
-        "One cell after the other in this process, each with all cores: nothing to start, easy to interrupt."
-    )
+    def __enter__(self) -> InlinePool:
+        return self
 
-    def check(self, place: Place) -> None:
-        """Everything can be done here."""
+    def __exit__(self, *_: object) -> None:
+        return None
 
-    def work(self, board: JobBoard, place: Place, watcher: Watcher) -> None:
-        """Do all jobs of a board, in its order."""
-        base = ""
-        while (job := board.take(base)) is not None:
-            watcher.begins(job)
-            outcome = do_job(job, place.runs, place.device, watcher.hears)
-            base = job.base
-            board.put(job, outcome)
-            watcher.ends(job, outcome)
+    def run(
+        self,
+        jobs: Schedule,
+        on_begin: Callable[[SweepJob], None],
+        on_end: Callable[[Outcome], None],
+        on_event: Callable[[SweepJob, dict[str, Any]], None],
+    ) -> None:
+        """Do every job; see `lab.sweeps.executors.Pool`."""
+        affinity = ""
+        while not jobs.is_done:
+            job = jobs.take(affinity)
+            if job is None:
+                raise AssertionError("one worker alone never waits")
+            if self._setting.should_stop():
+                from lab.training_stage import StoppedError
+
+                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            affinity = job.affinity
+            on_begin(job)
+            outcome = do_job(job, self._setting.place, lambda event, job=job: on_event(job, event))  # type: ignore[misc]
+            jobs.end(job.key)
+            on_end(outcome)

@@ -1,4 +1,9 @@
-"""Worker processes on this machine, each with a fair share of its cores, or with a card of its own."""
+"""Worker processes on this machine: each imports and loads once, and does one job after the other.
+
+They are plain subprocesses that read jobs and write news as JSON lines, not `multiprocessing`: that would
+import the caller's main module again, which scripts and notebooks are not made for, and thread counts have
+to be in the environment before torch is imported.
+"""
 
 from __future__ import annotations
 
@@ -8,214 +13,180 @@ import os
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from lab.paths import cache_dir, import_path
-from lab.sweeps.jobs import JobBoard, Outcome, SweepJob, failed
-from lab.work_queue import thread_share
+from lab.errors import RunFailedError
+from lab.files import writing_to
+from lab.paths import import_path
+from lab.sweeps.doing import Outcome
+from lab.sweeps.executors import Setting
+from lab.sweeps.plan import SweepJob
+from lab.sweeps.schedule import Schedule
 
-if TYPE_CHECKING:
-    from lab.sweeps.executors import Place, Watcher
-
+#: Seconds between two looks whether to stop.
+_LOOK = 0.2
+#: Seconds that a worker has to save a checkpoint before it is killed; its run can go on all the same.
+_GRACE = 30.0
 #: A job that kills its worker (out of memory, most of all) is not tried for ever.
-_TRIES = 2
-#: Seconds that a worker has to stop what it does, before it is ended; a checkpoint may have to be written.
-_GRACE = 20.0
+_DEATHS = 2
+#: Workers that die while they import will go on doing so.
+_STARTS = 3
 
 
-class LocalExecutor:
-    """Does jobs in processes that keep models and tokenised rows loaded from one job to the next."""
+class _Child:
+    """One worker process, and the thread that reads its news.
 
-    name = "local"
-    goal = "Several cells at once on this machine, in processes that share its cores."
+    Args:
+        number: Which worker it is, from 0.
+        setting: What the executor was told.
+        news: Takes (worker, message); None for the end of its output.
+    """
 
-    def check(self, place: Place) -> None:
-        """Everything can be done here."""
-
-    def work(self, board: JobBoard, place: Place, watcher: Watcher) -> None:
-        """Do all jobs of a board; a worker that dies is replaced, and its job tried once more."""
-        messages: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-        crew = _Crew(board, place, watcher, messages)
-        try:
-            crew.employ()
-            while not board.is_done:
-                worker, message = messages.get()
-                crew.hear(worker, message)
-                crew.employ()
-        except BaseException:
-            crew.stop(gently=True)
-            raise
-        crew.stop(gently=False)
-
-
-class _Worker:
-    """One process, and the job it has."""
-
-    def __init__(
-        self, place: Place, environment: Mapping[str, str], messages: queue.Queue[Any], number: int
-    ) -> None:
+    def __init__(self, number: int, setting: Setting, news: queue.SimpleQueue[Any]) -> None:
         self.number = number
         self.job: SweepJob | None = None
-        self.base = ""
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in `end`
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "lab.sweeps.executors.serving"),
-                *(str(place.runs), place.device),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(environment),
-            text=True,
-            encoding="utf-8",
-            # Ctrl-C in a terminal reaches a whole group of processes: who hears of it is decided here
-            **_apart(),
-        )
-        threading.Thread(target=self._read, args=(messages, self.process.stdout), daemon=True).start()
+        self.affinity = ""
+        self.ready = False
+        environment = {**os.environ, **(dict(setting.environments[number]) if setting.environments else {})}
+        environment |= {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            environment.pop(name, None)
+        log = setting.folder / f"worker-{number}.log"
+        with writing_to(setting.folder), log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lab.sweeps.executors.worker", str(setting.place.runs),
+                 setting.place.device],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment,
+                **_out_of_reach(),
+            )  # fmt: skip
+        threading.Thread(target=self._read, args=(news,), daemon=True).start()
 
-    def give(self, job: SweepJob) -> None:
-        """Hand it a job; one whose process is gone is noticed by whoever reads."""
-        self.job = job
-        with contextlib.suppress(OSError):
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Hand a message over; one that is gone tells so by the end of its output."""
+        with contextlib.suppress(OSError, ValueError):
             assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(asdict(job)) + "\n")
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def last_words(self) -> str:
-        """The last line that it wrote to standard error."""
-        self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read()[-4000:].splitlines() if line.strip()]
-        return lines[-1] if lines else ""
-
-    def interrupt(self) -> None:
-        """Ask it to stop what it does so that it can go on: the end of its input tells it so."""
-        with contextlib.suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-
-    def end(self, grace: float) -> None:
-        """Let it end by itself, and make it end when it does not."""
-        with contextlib.suppress(OSError):
+    def end(self, seconds: float) -> None:
+        """Wait for its end, and kill it where it does not come."""
+        with contextlib.suppress(OSError, ValueError):
             assert self.process.stdin is not None
             self.process.stdin.close()
         try:
-            self.process.wait(grace)
+            self.process.wait(timeout=max(seconds, 0.0))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._errors.close()
 
-    def _read(self, messages: queue.Queue[Any], lines: IO[str]) -> None:
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                messages.put((self, json.loads(line)))
-        messages.put((self, None))
-
-
-class _Crew:
-    """The workers of one sweep."""
-
-    def __init__(self, board: JobBoard, place: Place, watcher: Watcher, messages: queue.Queue[Any]) -> None:
-        self._board, self._place, self._watcher, self._messages = board, place, watcher, messages
-        self._workers: list[_Worker] = []
-        self._tries: dict[str, int] = {}
-
-    def employ(self) -> None:
-        """Give every idle worker a job, and start workers while there are jobs for them."""
-        for worker in self._workers:
-            if worker.job is None and (job := self._board.take(worker.base)) is not None:
-                self._give(worker, job)
-        while len(self._workers) < self._place.workers and (job := self._board.take()) is not None:
-            taken = {worker.number for worker in self._workers}
-            number = next(n for n in range(self._place.workers) if n not in taken)
-            worker = _Worker(self._place, worker_environment(self._place, number), self._messages, number)
-            self._workers.append(worker)
-            self._give(worker, job)
-
-    def hear(self, worker: _Worker, message: dict[str, Any] | None) -> None:
-        """Take in what a worker says; None is its end."""
-        if message is None:
-            self._lost(worker)
-        elif message["kind"] == "event":
-            self._watcher.hears(message["event"])
-        elif message["kind"] == "outcome" and worker.job is not None:
-            self._done(worker, Outcome(message["line"], message["seconds"]))
-
-    def stop(self, *, gently: bool) -> None:
-        """End all workers; gently lets each first stop what it does, so that it can go on another time."""
-        for worker in self._workers:
-            if gently and worker.job is not None:
-                worker.interrupt()
-        for worker in self._workers:
-            worker.end(_GRACE)
-
-    def _give(self, worker: _Worker, job: SweepJob) -> None:
-        self._watcher.begins(job)
-        worker.give(job)
-
-    def _done(self, worker: _Worker, outcome: Outcome) -> None:
-        job, worker.job = worker.job, None
-        assert job is not None
-        worker.base = job.base
-        self._board.put(job, outcome)
-        self._watcher.ends(job, outcome)
-
-    def _lost(self, worker: _Worker) -> None:
-        """A worker is gone; its job is tried again, or has failed."""
-        self._workers.remove(worker)
-        code, words = worker.process.wait(), worker.last_words()
-        worker.end(0)
-        job = worker.job
-        if job is None:
-            return
-        self._tries[job.key] = self._tries.get(job.key, 0) + 1
-        if self._tries[job.key] < _TRIES:
-            self._board.put_back(job)
-            return
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        outcome = failed(f"Its worker died {_TRIES} times ({how}){f': {words}' if words else ''}.")
-        self._board.put(job, outcome)
-        self._watcher.ends(job, outcome)
+    def _read(self, news: queue.SimpleQueue[Any]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):
+                news.put((self, json.loads(line)))
+        news.put((self, None))
 
 
-def worker_environment(place: Place, number: int) -> dict[str, str]:
-    """What a worker is told before it imports torch: its share of the cores, and its card if there are some.
+class LocalPool:
+    """Worker processes; see `lab.sweeps.executors.Pool`."""
 
-    Args:
-        place: Where jobs are done.
-        number: The worker's number, from 0.
-    """
-    environment = thread_share(place.workers)
-    if place.device in ("auto", "cuda") and (cards := visible_cards()):
-        environment["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
-    return environment
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._children: list[_Child] = []
+        self._deaths: dict[str, int] = {}
+        self._failed_starts = 0
+
+    def __enter__(self) -> LocalPool:
+        self._start(self._setting.workers)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        stopped = error[0] is not None
+        for child in self._children:
+            child.send({"stop": True} if stopped else {"end": True})
+        end = time.monotonic() + _GRACE
+        for child in self._children:
+            child.end(end - time.monotonic())
+
+    def run(
+        self,
+        jobs: Schedule,
+        on_begin: Callable[[SweepJob], None],
+        on_end: Callable[[Outcome], None],
+        on_event: Callable[[SweepJob, dict[str, Any]], None],
+    ) -> None:
+        """Do every job; see `lab.sweeps.executors.Pool`."""
+
+        def end(outcome: Outcome) -> None:
+            jobs.end(outcome.key)
+            on_end(outcome)
+
+        while not jobs.is_done:
+            self._hand_out(jobs, on_begin)
+            if self._setting.should_stop():
+                from lab.training_stage import StoppedError
+
+                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            try:
+                child, said = self._news.get(timeout=_LOOK)
+            except queue.Empty:
+                continue
+            if said is None:
+                self._bury(child, jobs, end)
+            elif "outcome" in said:
+                child.job = None
+                end(Outcome(**said["outcome"]))
+            elif "event" in said and child.job is not None:
+                on_event(child.job, {**said["event"], "worker": child.number})
+            elif "ready" in said:
+                child.ready = True
+
+    def _start(self, count: int) -> None:
+        for number in range(len(self._children), count):
+            self._children.append(_Child(number, self._setting, self._news))
+
+    def _hand_out(self, jobs: Schedule, on_begin: Callable[[SweepJob], None]) -> None:
+        for child in self._children:
+            if child.job is None and (job := jobs.take(child.affinity)) is not None:
+                child.job, child.affinity = job, job.affinity
+                child.send({"job": vars(job)})
+                on_begin(job)
+
+    def _bury(self, child: _Child, jobs: Schedule, end: Callable[[Outcome], None]) -> None:
+        """Take the job of a worker that died to another one, and start a new worker in its place."""
+        code = child.process.wait()
+        job, child.job = child.job, None
+        place = self._children.index(child)
+        log = self._setting.folder / f"worker-{child.number}.log"
+        if job is not None:
+            deaths = self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
+            if child.ready and deaths < _DEATHS:
+                jobs.give_back(job.key)
+            else:
+                why = "perhaps there is too little memory" if child.ready else _last_line(log)
+                end(Outcome(job.key, reason=f"Its worker died (exit code {code}): {why}; see {log.name}."))
+        self._failed_starts = 0 if child.ready else self._failed_starts + 1
+        if self._failed_starts > _STARTS:
+            raise RunFailedError(f"Workers cannot start (exit code {code}): {_last_line(log)}.")
+        self._children[place] = _Child(child.number, self._setting, self._news)
 
 
-def visible_cards(environment: Mapping[str, str] | None = None) -> Sequence[str]:
-    """The CUDA cards that this process may use, as `CUDA_VISIBLE_DEVICES` names them; none without CUDA."""
-    environment = os.environ if environment is None else environment
-    named = environment.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [card.strip() for card in named.split(",") if card.strip() not in ("", "-1")]
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
+def _last_line(log: Path) -> str:
+    """The last line that a worker wrote before it could begin."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:200] if lines else "it wrote nothing"
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    inherited |= {**more, "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
-    if os.environ.get("LAB_ASSETS"):
-        inherited["LAB_ASSETS"] = str(cache_dir())
-    return inherited
-
-
-def _apart() -> dict[str, Any]:
+def _out_of_reach() -> dict[str, Any]:
+    """A Ctrl-C reaches this process alone, which then asks its workers to stop."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
