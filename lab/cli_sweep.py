@@ -58,6 +58,9 @@ def sweep_command(
         bool, typer.Option("--dry-run", help="Say what is there and what would be trained; train nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Also a grid of more than 10,000 cells.")] = False,
+    go_on: Annotated[
+        str, typer.Option("--go-on", metavar="ID", help="A sweep of this runs folder, by its record's id.")
+    ] = "",
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +71,12 @@ def sweep_command(
     # hours of work are not begun where the end would be a mistake
     if csv:
         check_csv(csv)
-    start, how = _asked(experiment, over, seeds, set_, tune_over, tune_measure)
+    if go_on:
+        start, how = sweeps.recorded_sweep(go_on, runs or None)
+        how |= {"grid": how.pop("over"), "most_cells": 10**9}
+        twin = how.pop("twin")
+    else:
+        start, how = _asked(experiment, over, seeds, set_, tune_over, tune_measure)
     how |= {"runs": runs or None, "twin": twin, "device": device, "executor": executor, "workers": workers}
     how |= {"most_cells": 10**9} if yes else {}
     if dry_run:

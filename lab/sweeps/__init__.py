@@ -8,6 +8,7 @@ was; a cell that fails is recorded with its reason and does not stop the rest.
 
 from __future__ import annotations
 
+from lab.sweeps.background import go_on_sweep, recorded_sweep, start_sweep
 from lab.sweeps.grid import grid_points, seed_list
 from lab.sweeps.preview import SweepPreview, preview_sweep
 from lab.sweeps.records import SweepState, list_sweeps, read_sweep, stop_sweep
@@ -18,11 +19,14 @@ __all__ = [
     "SweepPreview",
     "SweepState",
     "cell_line",
+    "go_on_sweep",
     "grid_points",
     "list_sweeps",
     "preview_sweep",
     "read_sweep",
+    "recorded_sweep",
     "seed_list",
+    "start_sweep",
     "stop_sweep",
     "sweep",
     "tune",

@@ -26,7 +26,7 @@ from lab.experiment import content_hash
 from lab.files import read_json, write_json, writing_to
 from lab.paths import runs_dir
 
-SWEEP_STATES = ("running", "finished", "failed", "stopped", "killed")
+SWEEP_STATES = ("waiting", "running", "finished", "failed", "stopped", "killed")
 CELL_STATES = ("waiting", "running", "finished", "failed")
 
 _SCHEMA = 1
@@ -101,7 +101,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         raise LabError(f"No sweep {id[:60]!r} in {sweeps_dir(runs)}.")
     told = read_json(folder / "state.json")
     told = told if isinstance(told, dict) else {}
-    state = str(told.get("state", "killed"))
+    state = str(told.get("state", "waiting"))
     if state == "running" and not _is_held(folder):
         state = "killed"
 
@@ -173,17 +173,24 @@ class SweepRecord:
             ) from None
         try:
             (self.folder / "stop").unlink(missing_ok=True)
-            if not isinstance(read_json(self.folder / "plan.json"), dict):
-                plan = {
-                    "schema": _SCHEMA,
-                    "id": self.id,
-                    "created": round(time.time(), 3),
-                    "asked": self._asked,
-                }
-                write_json(self.folder / "plan.json", plan)
+            self.plan()
             yield
         finally:
             guard.release()
+
+    def plan(self) -> None:
+        """Write what was asked, unless it is there.
+
+        Raises:
+            LabError: The folder cannot be written.
+        """
+        if isinstance(read_json(self.folder / "plan.json"), dict):
+            return
+        created = round(time.time(), 3)
+        with writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        plan = {"schema": _SCHEMA, "id": self.id, "created": created, "asked": self._asked}
+        write_json(self.folder / "plan.json", plan)
 
     def should_stop(self) -> bool:
         """Whether somebody asked for a stop."""
