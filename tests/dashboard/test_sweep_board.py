@@ -82,9 +82,9 @@ def test_a_grid_that_cannot_be_is_one_sentence_and_starts_nothing(page, one, val
 
 
 def test_hostile_words_of_a_record_are_shown_as_words(page, one, poisoned, tiny):
-    record(one, tiny, cells=[cell("", 4, state="failed", reason="<img src\\=x onerror\\=alert(1)>**x**")])
+    record(one, tiny, cells=[cell("", 4, state="failed", reason="<img src=x onerror=alert(1)>**x**")])
     app = healthy(page("compare", one))
-    assert r"\<img src\\=x onerror\\=alert\(1\)\>\*\*x\*\*" in app.warning[0].value
+    assert r"\<img src\=x onerror\=alert\(1\)\>\*\*x\*\*" in app.warning[0].value
 
 
 def test_a_torn_record_leaves_the_page_as_it_is(page, one, tiny):
