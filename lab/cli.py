@@ -24,6 +24,7 @@ from lab.cli_options import (
     write_csv,
 )
 from lab.cli_patch import patch_command
+from lab.cli_reproduce import reproduce_command
 
 app = typer.Typer(
     name="lab",
@@ -39,6 +40,7 @@ app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)
 app.command("kernels")(kernels_command)
+app.command("reproduce")(reproduce_command)
 
 
 @app.command("run")
