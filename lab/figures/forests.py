@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -60,7 +61,7 @@ def claim_forest(card: pd.DataFrame) -> go.Figure:
         range=[low, 1.08], title_text="share, difference of shares, AUC or rank correlation", tickformat=".1f"
     )
     figure.add_vline(x=0, line={"color": style.COLOURS["quiet"], "width": 1})
-    figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24})
+    figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24}, legend={"xref": "container", "x": 0})
     return figure
 
 
@@ -73,10 +74,8 @@ def _add_dumbbells(figure: go.Figure, rows: pd.DataFrame) -> None:
             x += [float(ours), float(theirs), None]
             y += [place, place, None]
     if x:
-        figure.add_scatter(
-            x=x, y=y, mode="lines", line={"color": style.translucent(style.COLOURS["quiet"], 0.6), "width": 2},
-            hoverinfo="skip", showlegend=False,
-        )  # fmt: skip
+        line = {"color": style.translucent(style.COLOURS["quiet"], 0.6), "width": 2}
+        figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
 def _add_ours(figure: go.Figure, own: pd.DataFrame, name: str, colour: str, symbol: str) -> None:
@@ -120,7 +119,7 @@ def _label(text: Any) -> str:
     return "<br>".join(safe_text(line) for line in shown)
 
 
-def _hover(line: dict[str, Any]) -> str:
+def _hover(line: Mapping[Any, Any]) -> str:
     ends = "no interval" if math.isnan(line["low"]) else f"95 % [{line['low']:.3f}, {line['high']:.3f}]"
     n = f", n = {int(line['n']):,}" if line["n"] == line["n"] and line["n"] else ""
     return (

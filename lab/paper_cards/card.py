@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from lab.paper_cards.claims import PaperClaims, Quantity
 from lab.paper_cards.evidence import HERE, NOTHING, RESULT_COLUMNS
-from lab.paper_cards.verdicts import RULE, VERDICTS, Expected, reason, verdict
+from lab.paper_cards.verdicts import RULE, VERDICTS, Expected, reason, short, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: One line per claim. value, low and high are in the unit of `measured`; n is rows of all seeds together (of a
-#: trend: cells); `held` says whether the number is this machine's or a committed one; runs has commas.
+#: One line per claim. value, low and high are in the unit of `measured`; n is rows of all seeds together
+#: (of a trend: cells); `held` says whether the number is this machine's or a committed one; runs has commas.
 CARD_COLUMNS = (
     "claim", "says", "place", "paper", "paper_value", "tolerance", "measured", "expected", "value", "low",
     "high", "n", "seeds", "held", "machine", "verdict", "reason", "note", "source", "tier", "runs",
@@ -136,8 +136,8 @@ class Card:
 
     @property
     def summary(self) -> str:
-        """The counts as a sentence: "13 claims: 5 agree, …"."""
-        told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        """The counts as a sentence: "13 claims: agrees 5, …"."""
+        told = ", ".join(f"{name} {count}" for name, count in self.counts.items() if count)
         return f"{len(self.table)} claims: {told}."
 
     def __repr__(self) -> str:
@@ -220,13 +220,6 @@ def number(line: Mapping[str, Any]) -> str:
     ends = "" if math.isnan(low) or math.isnan(high) else f" [{short(low)}, {short(high)}]"
     n = f", n = {int(line['n']):,}" if line["n"] else ""
     return f"{short(value)}{ends}{n}"
-
-
-def short(value: float) -> str:
-    """A number with two digits, without the zero before the point: "−.05", "1.00"."""
-    text = f"{value:.2f}".replace("-0.00", "0.00")
-    text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
-    return text.replace("-", "−")
 
 
 def held(line: Mapping[str, Any]) -> str:

@@ -276,10 +276,13 @@ def _trend(quantity: Quantity, cells: pd.DataFrame) -> Evidence:
     own = own.dropna(subset=[quantity.measure])
     if own[key].nunique() < stats.FEWEST:
         return NOTHING
-    found = stats.rank_correlation(own[key].astype(float).to_numpy(), own[quantity.measure].to_numpy())
-    if math.isnan(found.rho):
+    # the p-value would load scipy.stats, which takes longer than a page may take
+    rho = float(own[key].astype(float).rank().corr(own[quantity.measure].astype(float).rank()))
+    if math.isnan(rho):
         return NOTHING
-    return Evidence(found.rho, found.low, found.high, found.n, _seeds(own), HERE, "", _ids(own))
+    rho = min(max(rho, -1.0), 1.0)
+    low, high = stats.correlation_interval(rho, len(own))
+    return Evidence(rho, low, high, len(own), _seeds(own), HERE, "", _ids(own))
 
 
 def _at(cells: pd.DataFrame, point: Mapping[str, Any]) -> pd.DataFrame:

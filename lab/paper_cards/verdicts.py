@@ -48,7 +48,7 @@ class Expected:
     tolerance: float = 0.0
 
     def __str__(self) -> str:
-        low, high = f"{self.above:g}", f"{self.below:g}"
+        low, high = (f"{bound:g}".replace("-", "−") for bound in (self.above, self.below))
         if math.isinf(self.below):
             return f"above {low}"
         return f"below {high}" if math.isinf(self.above) else f"between {low} and {high}"
@@ -86,7 +86,7 @@ def reason(value: float, low: float, high: float, expected: Expected) -> str:
         return "nothing measured"
     if math.isnan(low) or math.isnan(high):
         return "fewer than three seeds have no interval"
-    span = f"[{low:.2f}, {high:.2f}]"
+    span = f"[{short(low)}, {short(high)}]"
     if found == DISAGREES:
         return f"{span} is wholly on the other side of “{expected}”"
     if found == CANNOT_SAY:
@@ -96,3 +96,10 @@ def reason(value: float, low: float, high: float, expected: Expected) -> str:
         return side
     far = "within" if found == AGREES else "more than"
     return f"{side}, and {far} {expected.tolerance:g} of the paper's {expected.paper_value:.3g}"
+
+
+def short(value: float) -> str:
+    """A number with two digits, without the zero before the point: "−.05", "1.00"."""
+    text = f"{value:.2f}".replace("-0.00", "0.00")
+    text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+    return text.replace("-", "−")
