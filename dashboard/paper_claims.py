@@ -39,7 +39,7 @@ def claim_html(line: Mapping[str, Any]) -> str:
     Args:
         line: A line of a card's table.
     """
-    from lab.paper_cards.card import has_number, held, number
+    from lab.paper_cards.card import has_number, held, number, title
 
     ours = "nothing measured yet" if line["measured"] else "nothing here measures it"
     if has_number(line):
@@ -58,6 +58,6 @@ def claim_html(line: Mapping[str, Any]) -> str:
     )
     note = f'<div class="lab-small">{escaped(line["note"])}</div>' if line["note"] else ""
     return (
-        f'<section class="lab-claim">{chip(str(line["verdict"]))}<h3>{escaped(line["says"])}</h3>'
+        f'<section class="lab-claim">{chip(str(line["verdict"]))}<h3>{escaped(title(line))}</h3>'
         f"<dl>{cells}</dl>{note}</section>"
     )

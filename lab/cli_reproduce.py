@@ -104,7 +104,7 @@ def _list_papers(runs: str, as_json: bool) -> None:
                 "name": name,
                 "arxiv": claims.paper.arxiv,
                 "title": claims.paper.title,
-                "claims": len(card.table),
+                "claims": sum(card.counts.values()),
                 "counts": card.counts,
                 "minutes": round(sum(left), 1),
             }

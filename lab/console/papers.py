@@ -37,7 +37,7 @@ def print_papers(lines: Sequence[dict[str, Any]], console: Console | None = None
     """Print the papers with how their claims stand, one line each.
 
     Args:
-        lines: name, arxiv, claims, one count per verdict, and hours that the CPU tier takes in all.
+        lines: name, arxiv, claims, one count per verdict, and minutes that are left of the CPU tier.
         console: Where to; standard output by default.
     """
     table = Table(box=None, pad_edge=False)
@@ -52,7 +52,7 @@ def print_papers(lines: Sequence[dict[str, Any]], console: Console | None = None
 
 def card_view(card: Card) -> Group:
     """What a terminal shows of a card."""
-    from lab.paper_cards.card import has_number, held, number
+    from lab.paper_cards.card import has_number, held, number, title
 
     paper = card.claims.paper
     table = Table(box=None, pad_edge=False, show_lines=False)
@@ -66,7 +66,7 @@ def card_view(card: Card) -> Group:
         ours = f"{line['measured']}: {number(line)}" if has_number(line) else str(line["measured"]) or "–"
         table.add_row(
             Text(f"{sign} {line['verdict']}", style=look),
-            Text(visible(str(line["says"]))),
+            Text(visible(title(line))),
             Text(visible(f"{line['paper']} ({line['place']})"), style=QUIET),
             Text(visible(ours)),
             Text(visible(held(line)), style=QUIET),

@@ -57,9 +57,7 @@ def claim_forest(card: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(**style.names_axis([_label(text) for text in rows["says"]]))
     least = min(0.0, *(v for v in [*rows["value"], *rows["low"], *rows["paper_value"]] if not math.isnan(v)))
     low = -1.05 if least < -0.5 else -0.55 if least < -0.05 else -0.08
-    figure.update_xaxes(
-        range=[low, 1.08], title_text="share, difference of shares, AUC or rank correlation", tickformat=".1f"
-    )
+    figure.update_xaxes(range=[low, 1.08], title_text="measured, and the paper's", tickformat=".1f")
     figure.add_vline(x=0, line={"color": style.COLOURS["quiet"], "width": 1})
     figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24}, legend={"xref": "container", "x": 0})
     return figure

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: (of a trend: cells); `held` says whether the number is this machine's or a committed one; runs has commas.
 CARD_COLUMNS = (
     "claim", "says", "place", "paper", "paper_value", "tolerance", "measured", "expected", "value", "low",
-    "high", "n", "seeds", "held", "machine", "verdict", "reason", "note", "source", "tier", "runs",
+    "high", "n", "seeds", "held", "machine", "verdict", "reason", "note", "own", "source", "tier", "runs",
 )  # fmt: skip
 
 _NAMES = {
@@ -66,6 +66,7 @@ def evaluate(claims: PaperClaims, results: pd.DataFrame) -> pd.DataFrame:
                 "verdict": verdict(*number, expected),
                 "reason": reason(*number, expected),
                 "note": claim.note,
+                "own": claim.own,
                 "source": claim.quantity.source if claim.quantity else "",
                 "tier": claims.tier(claim),
             }
@@ -130,15 +131,17 @@ class Card:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many claims have each verdict, in the order of `VERDICTS`, zeros too."""
-        found = self.table["verdict"].tolist()
+        """How many of the paper's claims have each verdict, in the order of `VERDICTS`, zeros too."""
+        found = self.table.loc[~self.table["own"].astype(bool), "verdict"].tolist()
         return {name: found.count(name) for name in VERDICTS}
 
     @property
     def summary(self) -> str:
         """The counts as a sentence: "13 claims: agrees 5, …"."""
         told = ", ".join(f"{name} {count}" for name, count in self.counts.items() if count)
-        return f"{len(self.table)} claims: {told}."
+        own = int(self.table["own"].sum())
+        beside = f", and {own} check{'s' if own > 1 else ''} of our own" if own else ""
+        return f"{sum(self.counts.values())} claims: {told}{beside}."
 
     def __repr__(self) -> str:
         return f"<Card {self.claims.name}: {self.summary}>"
@@ -172,7 +175,7 @@ class Card:
         lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
         for line in self.lines:
             cells = [
-                str(line["says"]),
+                title(line),
                 f"{line['paper']} ({line['place']})",
                 f"{line['measured']}: {number(line)}" if has_number(line) else "–",
                 held(line),
@@ -205,6 +208,11 @@ class Card:
         from lab.paper_cards.card_page import card_html
 
         return card_html(self)
+
+
+def title(line: Mapping[str, Any]) -> str:
+    """A line's claim; what the paper does not claim is called a check."""
+    return f"Own check: {line['says']}" if line["own"] else str(line["says"])
 
 
 def has_number(line: Mapping[str, Any]) -> bool:

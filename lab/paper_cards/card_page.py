@@ -52,7 +52,7 @@ def card_parts(card: Card, level: int) -> list[Html]:
 
 
 def _claims(card: Card) -> Html:
-    from lab.paper_cards.card import held, number
+    from lab.paper_cards.card import held, number, title
 
     head = [
         "claim",
@@ -66,7 +66,7 @@ def _claims(card: Card) -> Html:
     ]
     lines = [
         [
-            str(line["says"]), str(line["verdict"]), str(line["paper"]), str(line["place"]),
+            title(line), str(line["verdict"]), str(line["paper"]), str(line["place"]),
             str(line["measured"]) or "–", str(line["expected"]) or "–", number(line), held(line),
         ]
         for line in card.lines

@@ -163,6 +163,7 @@ class Claim(_Part):
         paper: The paper's value or values, in words.
         quantity: What answers it here; none where nothing in this laboratory does.
         note: What explains a difference, or has to be known beside the verdict.
+        own: Whether it is a check of this laboratory's beside the paper, which the paper does not claim.
     """
 
     id: str = Field(min_length=1, pattern=r"^[a-z0-9-]+$")
@@ -171,6 +172,7 @@ class Claim(_Part):
     paper: str = Field(min_length=1)
     quantity: Quantity | None = None
     note: str = ""
+    own: bool = False
 
 
 class PaperClaims(_Part):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import LabError, unknown_name
 from lab.paper_cards.card import Card, evaluate
 from lab.paper_cards.claims import PaperClaims, Source, load_claims
-from lab.paper_cards.evidence import finished_cells, result_table
+from lab.paper_cards.evidence import COMMITTED, HERE, finished_cells, result_table
 from lab.paths import runs_dir
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def card_of(claims: PaperClaims, listing: pd.DataFrame, folder: Path) -> Card:
         listing: Runs as `lab.list_runs` lists them; empty for committed numbers alone.
         folder: Where they lie.
     """
-    return Card(claims, evaluate(claims, result_table(claims, listing, folder)))
+    table = evaluate(claims, result_table(claims, listing, folder))
+    own, committed = (int((table["held"] == where).sum()) for where in (HERE, COMMITTED))
+    return Card(claims, table, {"numbers": f"{own} of this machine, {committed} committed"})
 
 
 def check_request(tier: str, seeds: int) -> None:

@@ -78,7 +78,7 @@ def test_text_from_outside_is_shown_and_not_obeyed(monkeypatch):
         ["says", "verdict", "paper", "place", "measured", "expected", "note", "reason", "held", "machine"],
         evil,
     )
-    line |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "seeds": evil}
+    line |= {"own": True, "value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "seeds": evil}
     shown = paper_claims.claim_html(line)
     assert "<img" not in shown
     assert "\u202e" not in shown
