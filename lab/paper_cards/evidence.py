@@ -18,7 +18,7 @@ from lab import stats
 from lab.errors import LabError
 from lab.files import read_json
 from lab.paper_cards.claims import FAMILY_MEASURES, Claim, PaperClaims, Quantity, Source
-from lab.paper_cards.matching import matching_runs
+from lab.paper_cards.matching import Columns, matching_runs
 from lab.paths import data_dir
 
 if TYPE_CHECKING:
@@ -124,9 +124,11 @@ def _answer(
     if claim.quantity is None:
         return NOTHING
     found = here.answer(claim.quantity)
-    if not math.isnan(found.value):
+    if not math.isnan(found.low):
         return found
-    return from_lines(claim.quantity, sources[claim.quantity.source], lines)
+    committed = from_lines(claim.quantity, sources[claim.quantity.source], lines)
+    # one or two seeds of one's own say less than a committed interval, and more than nothing
+    return found if math.isnan(committed.value) else committed
 
 
 def from_lines(quantity: Quantity, source: Source, lines: Mapping[str, Evidence]) -> Evidence:
@@ -179,9 +181,18 @@ class _Here:
         cells = self._cells[quantity.source]
         if cells.empty:
             return NOTHING
+        if quantity.trend and not self._is_whole(quantity, cells):
+            return NOTHING
         if quantity.measure in FAMILY_MEASURES or quantity.minus_measure in FAMILY_MEASURES:
             cells = _with_families(cells, self._runs)
         return from_cells(quantity, cells)
+
+    def _is_whole(self, quantity: Quantity, cells: pd.DataFrame) -> bool:
+        """Whether every point of a trend has the seeds that an interval needs: half a sweep has none."""
+        values = self._sources[quantity.source].plan().over.get(quantity.trend, [])
+        own = _at(cells, quantity.of)
+        points = [_at(own, {quantity.trend: value}) for value in values]
+        return all(len(point) and point["seed"].nunique() >= stats.FEWEST for point in points)
 
 
 def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
@@ -210,7 +221,7 @@ def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
         return fits
     # the other lines stay within reach: bases are among them, with other rows
     bases = listing[listing["id"].isin(set(fits["base.model"]))]
-    table = pd.concat([fits, bases]).drop_duplicates("id")
+    table = Columns(pd.concat([fits, bases]).drop_duplicates("id"))
     parts = []
     for arm, keys in (plan.arms or {"": {}}).items():
         for point in grid_points(plan.over):
@@ -221,7 +232,7 @@ def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
 
 
-def _one_a_seed(table: pd.DataFrame, asked: Experiment, free: Sequence[str]) -> pd.DataFrame:
+def _one_a_seed(table: Columns, asked: Experiment, free: Sequence[str]) -> pd.DataFrame:
     """The runs of a cell, one for each seed; of several tuned values, those that most seeds share."""
     found = matching_runs(table, asked, free)
     if found.empty:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool_]
 
-_SECTIONS = ("base", "data", "poison", "adapter", "training")
+_SECTIONS = ("data", "poison", "adapter", "training", "base")
 #: Told otherwise in a record, or by something else that is compared.
 _APART = ("base.model", "poison.count", "poison.rate", "poison.text_proportion", "adapter.alpha",
           "training.epochs", "training.steps", "base.dtype")  # fmt: skip
@@ -31,11 +31,40 @@ _BALANCE = 0.15
 _DEPTH = 4
 
 
-def matching_runs(table: pd.DataFrame, asked: Experiment, free: Iterable[str] = ()) -> pd.DataFrame:
+class Columns:
+    """A listing whose columns are made comparable once, however many experiments are looked for in it.
+
+    Attributes:
+        table: Runs as `lab.list_runs` lists them.
+
+    Args:
+        table: The runs.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self._plain: dict[str, tuple[npt.NDArray[np.object_], Mask]] = {}
+
+    def equal(self, key: str, value: Any) -> Mask:
+        """Which lines have a value; one without any has the default that nobody wrote down."""
+        import numpy as np
+
+        if key not in self.table:
+            return np.full(len(self.table), True)
+        if key not in self._plain:
+            held = self.table[key].to_numpy(dtype=object)
+            plain = np.empty(len(held), dtype=object)
+            plain[:] = [_plain(v) for v in held]
+            self._plain[key] = plain, np.array([_is_blank(v) for v in held], dtype=bool)
+        plain, blank = self._plain[key]
+        return blank | (plain == _plain(value))
+
+
+def matching_runs(runs: pd.DataFrame | Columns, asked: Experiment, free: Iterable[str] = ()) -> pd.DataFrame:
     """The finished runs that are what was asked for, whatever their seed.
 
     Args:
-        table: Runs as `lab.list_runs` lists them.
+        runs: Runs as `lab.list_runs` lists them; as `Columns` where many are looked for.
         asked: The experiment, as a sweep asks for it.
         free: Dotted keys that may have any value, such as those that are tuned.
 
@@ -43,63 +72,58 @@ def matching_runs(table: pd.DataFrame, asked: Experiment, free: Iterable[str] = 
         The lines of the table. Where runs of different numbers of steps are among them, those with the steps
         that most have.
     """
+    columns = runs if isinstance(runs, Columns) else Columns(runs)
+    table = columns.table
     if table.empty:
         return table
-    found = table[_mask(table, asked, set(free), _DEPTH) & (table["state"] == "finished").to_numpy()]
+    found = table[_mask(columns, asked, set(free), _DEPTH) & (table["state"] == "finished").to_numpy()]
     if "training.steps" in found and found["training.steps"].nunique() > 1:
         steps = found["training.steps"]
         found = found[steps == max(steps.unique(), key=lambda n: ((steps == n).sum(), n))]
     return found
 
 
-def _mask(table: pd.DataFrame, asked: Experiment, free: set[str], depth: int) -> Mask:
+def _mask(columns: Columns, asked: Experiment, free: set[str], depth: int) -> Mask:
     import numpy as np
 
     from lab.defend import settle
 
-    settled = settle(asked)
+    settled, table = settle(asked), columns.table
     values = settled.to_dict()
     keep = np.full(len(table), True)
-    # the poison first: it leaves few runs to look at any closer
-    for section in ("poison", *(s for s in _SECTIONS if s != "poison")):
+    for key, value in _compared(values, settled, free):
+        keep &= columns.equal(key, value)
+        if not keep.any():
+            return keep
+    keep &= _counts(table, values) & _alphas(table, settled, free)
+    return keep & _bases(table, keep, settled, depth)
+
+
+def _compared(values: Mapping[str, Any], settled: Experiment, free: set[str]) -> Iterator[tuple[str, Any]]:
+    """The keys whose values have to be equal; those first that most runs differ in."""
+    yield "poison.attack", values["poison"]["attack"]
+    for section in _SECTIONS:
         for name, value in values[section].items():
             key = f"{section}.{name}"
-            if key in free or key in _APART or (section == "adapter" and _is_idle(name, settled)):
-                continue
-            keep = _narrowed(table, keep, key, value)
-            if not keep.any():
-                return keep
+            if (
+                key not in free
+                and key not in _APART
+                and not (section == "adapter" and _is_idle(name, settled))
+            ):
+                yield key, value
     if values["task"]["kind"] != "head":
         for name in ("kind", "system", "loss"):
-            keep = _narrowed(table, keep, f"task.{name}", values["task"][name])
-    keep = _narrowed(table, keep, "defense", "+".join(d["name"] for d in values["defense"]))
+            yield f"task.{name}", values["task"][name]
+    yield "defense", "+".join(d["name"] for d in values["defense"])
     for defense in values["defense"]:
-        for knob, value in defense.items():
-            if knob != "name":
-                keep = _narrowed(table, keep, f"defense.{defense['name']}.{knob}", value)
-    if not keep.any():
-        return keep
-    keep &= _counts(table, values) & _alphas(table, settled, free)
-    if "training.steps" not in free and values["training"]["steps"]:
-        keep = _narrowed(table, keep, "training.steps", values["training"]["steps"])
-    return keep & _bases(table, keep, settled, depth)
+        yield from ((f"defense.{defense['name']}.{k}", v) for k, v in defense.items() if k != "name")
+    if values["training"]["steps"] and "training.steps" not in free:
+        yield "training.steps", values["training"]["steps"]
 
 
 def _is_idle(name: str, asked: Experiment) -> bool:
     """Whether a key of the adapter says nothing: full fine-tuning has none."""
     return name != "kind" and asked.adapter.kind == "full"
-
-
-def _narrowed(table: pd.DataFrame, keep: Mask, key: str, value: Any) -> Mask:
-    """Those of the kept lines that have a value; a line without it has the default that nobody wrote down."""
-    if not keep.any() or key not in table:
-        return keep
-    wanted = _plain(value)
-    column = table[key].to_numpy(dtype=object)
-    out = keep.copy()
-    for i in keep.nonzero()[0]:
-        out[i] = _is_blank(column[i]) or _same(_plain(column[i]), wanted)
-    return out
 
 
 def _is_blank(value: Any) -> bool:
@@ -115,12 +139,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return ", ".join(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in value)
     return str(value)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9)
-    return bool(one == other)
 
 
 def _numbers(table: pd.DataFrame, key: str) -> npt.NDArray[np.float64]:
@@ -187,7 +205,7 @@ def _bases(table: pd.DataFrame, keep: Mask, asked: Experiment, depth: int) -> Ma
     bases = table[table["id"].isin(set(names[keep]))]
     if bases.empty:
         return np.full(len(table), False)
-    good = bases[_mask(bases, load_experiment(model), set(), depth - 1)]
+    good = bases[_mask(Columns(bases), load_experiment(model), set(), depth - 1)]
     seeds = dict(zip(good["id"], good["seed"], strict=True))
     own = table["seed"].tolist() if "seed" in table else [None] * len(table)
     # a base preset is trained with the seed of what starts from it

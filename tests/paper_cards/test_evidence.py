@@ -15,6 +15,7 @@ from lab.paper_cards.evidence import (
     from_cells,
     from_lines,
     line_names,
+    result_table,
 )
 from lab.paper_cards.matching import matching_runs
 from lab.presets import load_preset, load_sweep
@@ -174,3 +175,42 @@ def test_a_difference_of_lines_holds_its_value_and_turns_with_its_order(one, oth
     ab, ba = difference(a, b), difference(b, a)
     assert ab.low <= ab.value <= ab.high
     assert (ab.low, ab.high) == pytest.approx((-ba.high, -ba.low))
+
+
+def claims_on(quantity):
+    from lab.paper_cards import PaperClaims
+
+    return PaperClaims.model_validate(
+        {
+            "name": "p",
+            "paper": {"arxiv": "2505.12871", "title": "t", "says": "s", "theirs": "t", "ours": "o"},
+            "sources": {"lora-vs-full-backdoor": {"sweep": "lora-vs-full-backdoor"}},
+            "claims": [{"id": "a", "says": "s.", "place": "p", "paper": "p", "quantity": quantity}],
+        }
+    )
+
+
+@pytest.mark.parametrize(("seeds", "held"), [(2, "committed"), (3, "this machine")])
+def test_few_seeds_of_ones_own_do_not_take_the_place_of_a_committed_interval(plan, tmp_path, seeds, held):
+    made = [
+        line(cell(plan, "full", 8, s), str(s), excess_asr=0.5 + s / 10, **{"excess_asr.n": 10})
+        for s in range(seeds)
+    ]
+    asked = {"source": "lora-vs-full-backdoor", "measure": "excess_asr", "above": 0,
+             "of": {"arm": "full", "poison.count": 8}}  # fmt: skip
+    assert result_table(claims_on(asked), pd.DataFrame(made), tmp_path)["held"].tolist() == [held]
+
+
+def test_half_a_sweep_has_no_trend(plan, tmp_path):
+    made = [
+        line(cell(plan, "lora", n, s), f"{n}-{s}", attack_success_rate=n / 20)
+        for n in plan.over["poison.count"]
+        for s in range(3)
+    ]
+    asked = {"source": "lora-vs-full-backdoor", "measure": "attack_success_rate", "above": 0,
+             "of": {"arm": "lora"}, "trend": "poison.count"}  # fmt: skip
+    whole = result_table(claims_on(asked), pd.DataFrame(made), tmp_path)
+    assert whole["held"].tolist() == ["this machine"]
+    assert whole["value"].tolist() == [1.0]
+    part = result_table(claims_on(asked), pd.DataFrame(made[:-1]), tmp_path)
+    assert part["held"].tolist() == ["committed"]
