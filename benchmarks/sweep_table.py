@@ -34,6 +34,7 @@ POINTS = {
     "lora-vs-full-labelflip": ("poison.rate", ("clean_accuracy",)),
     "rank-sweep": ("adapter.rank", ("excess_asr", "clean_accuracy", "twin.clean_accuracy")),
     "init-variance-sweep": ("adapter.init_variance", ("excess_asr", "clean_accuracy", "twin.clean_accuracy")),
+    "other-backdoors": ("adapter.kind", ()),
     "mitigations": ("arm", ()),
 }
 #: (sweep, arm, point, measure) → place, value; arXiv 2505.12871 on SST-2 with bert-large.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lab.experiment import Experiment
     from lab.kernel_study import kernel_table
     from lab.lint import lint_dataset
+    from lab.paper_cards import reproduce_paper
     from lab.pipeline import run
     from lab.presets import load_experiment, load_preset, load_sweep, preset_names
     from lab.probe import generalization_matrix
@@ -47,6 +48,7 @@ _PUBLIC = {
     "load_run": "lab.record",
     "load_sweep": "lab.presets",
     "preset_names": "lab.presets",
+    "reproduce_paper": "lab.paper_cards",
     "run": "lab.pipeline",
     "sweep": "lab.sweeps",
     "tune": "lab.sweeps",
@@ -72,6 +74,7 @@ __all__ = [
     "load_run",
     "load_sweep",
     "preset_names",
+    "reproduce_paper",
     "run",
     "sweep",
     "tune",

@@ -22,6 +22,7 @@ from lab.cli_options import (
     print_lines,
 )
 from lab.cli_patch import patch_command
+from lab.cli_reproduce import reproduce_command
 from lab.cli_runs import runs_app
 from lab.cli_sweep import sweep_command
 
@@ -41,6 +42,7 @@ app.command("patch")(patch_command)
 app.command("lint")(lint_command)
 app.command("kernels")(kernels_command)
 app.command("sweep")(sweep_command)
+app.command("reproduce")(reproduce_command)
 
 
 @app.command("run")

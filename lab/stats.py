@@ -436,16 +436,39 @@ def rank_correlation(
     Raises:
         LabError: As `spearman_trend`, or if the confidence is not in (0, 1).
     """
-    z = float(special.ndtri(0.5 + _level(confidence) / 2))
+    _level(confidence)  # out of range is said before anything is worked out
     trend = spearman_trend(x, y, permutations, seed)
     n, rho = trend.n, trend.rho
     if n <= FEWEST or math.isnan(rho):
         return RankCorrelation(n, math.nan, math.nan, math.nan, math.nan)
+    low, high = correlation_interval(rho, n, confidence)
+    return RankCorrelation(n, rho, low, high, trend.p)
+
+
+def correlation_interval(rho: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a rank correlation that is known by its value alone; see `rank_correlation`.
+
+    Args:
+        rho: Spearman's, in [-1, 1].
+        n: Of how many things.
+        confidence: Coverage aimed at, in (0, 1).
+
+    Returns:
+        Both ends, in [-1, 1]; NaN below four things, or where rho is NaN.
+
+    Raises:
+        LabError: If rho or the confidence is out of range.
+    """
+    z = float(special.ndtri(0.5 + _level(confidence) / 2))
+    if n <= FEWEST or math.isnan(rho):
+        return math.nan, math.nan
+    if not -1 <= rho <= 1:
+        raise LabError(f"rho is {rho}; allowed: -1 to 1.")
     most = 1 - 6 / (n**3 - n)
     middle = math.atanh(min(max(rho, -most), most))
     half = z * math.sqrt((1 + rho**2 / 2) / (n - FEWEST))
     low, high = math.tanh(middle - half), math.tanh(middle + half)
-    return RankCorrelation(n, rho, min(low, rho), max(high, rho), trend.p)
+    return min(low, rho), max(high, rho)
 
 
 def benjamini_hochberg(pvalues: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -83,6 +83,10 @@ class ProgressView:
                 f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
                 highlight=False,
             )
+        elif kind == "source":
+            self.console.print(
+                f"{event['name']}, {event['done'] + 1} of {event['total']}", style="bold", highlight=False
+            )
         elif kind == "member":
             self.console.print(
                 f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False

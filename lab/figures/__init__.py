@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab.figures.doses import dose_response
     from lab.figures.entropies import attention_entropy_map
     from lab.figures.families import generalization_row
+    from lab.figures.forests import claim_forest
     from lab.figures.frontier import defense_frontier
     from lab.figures.grids import rate_map
     from lab.figures.importances import token_importance
@@ -39,6 +40,7 @@ __all__ = [
     "answer_bars",
     "attention_entropy_map",
     "attention_map",
+    "claim_forest",
     "defense_frontier",
     "dose_response",
     "generalization_matrix",
@@ -65,6 +67,7 @@ _FILES = {
     "answer_bars": "answers",
     "attention_entropy_map": "entropies",
     "attention_map": "attentions",
+    "claim_forest": "forests",
     "defense_frontier": "frontier",
     "dose_response": "doses",
     "generalization_matrix": "matrix",

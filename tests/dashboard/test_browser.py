@@ -40,7 +40,7 @@ PATIENCE = 240
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160&set=poison.count%3D16"
 )
-PAGES = ("", "triggers", "spectra", "compare", "audit")
+PAGES = ("", "triggers", "spectra", "compare", "audit", "papers")
 
 #: Zips by what is wrong with them: entries (a link's name begins with @), and the sentence that refuses them.
 EVIL_ZIPS = {

@@ -1,0 +1,202 @@
+"""Reproduce a paper: run what its claims still lack, then read the card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import LabError, unknown_name
+from lab.paper_cards.card import Card, evaluate
+from lab.paper_cards.claims import PaperClaims, Source, load_claims
+from lab.paper_cards.evidence import COMMITTED, HERE, finished_cells, result_table
+from lab.paths import runs_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TIERS = ("cpu", "gpu")
+_SEEDS = 3
+#: What the estimates of `data/claims` are for: two cores, each training on one.
+_CORES = 2
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A source of a paper, and how much of it is there.
+
+    Attributes:
+        name: The source's.
+        cells: Of its plan, with all seeds.
+        missing: Those that are not finished in the runs folder.
+        minutes: What the missing ones take on two cores, estimated; NaN where nobody has measured it.
+    """
+
+    name: str
+    cells: int
+    missing: int
+    minutes: float
+
+
+def reproduce_paper(
+    paper: str | Path,
+    *,
+    tier: str = "cpu",
+    seeds: int = _SEEDS,
+    run: bool = True,
+    runs: str | Path | None = None,
+    device: str = "auto",
+    on_event: Listener | None = None,
+) -> Card:
+    """Run what a paper's claims need and this machine has not run, and judge the claims.
+
+    Finished cells are read and not trained again, so that an interrupted call goes on where it was. A source
+    that fails is told among the card's facts and does not stop the rest.
+
+    Args:
+        paper: "token-generalization", "rora", "ssti" or "lora-vs-full", or a file of claims of one's own.
+        tier: "cpu", the laptop's sweeps; or "gpu", the paper's own settings on a CUDA card.
+        seeds: How many seeds (0, 1, …); below three there are no intervals, and no verdicts.
+        run: Whether to run anything; without, the card is read.
+        runs: The runs folder.
+        device: "auto", "cpu", "cuda" or "mps".
+        on_event: As for `lab.sweep`; also `{"kind": "source", "name", "done", "total"}`.
+
+    Returns:
+        The card.
+
+    Raises:
+        LabError: An unknown paper or tier, no seed, or the GPU tier without a CUDA card.
+    """
+    claims = load_claims(paper)
+    check_request(tier, seeds)
+    failures: dict[str, str] = {}
+    if run:
+        if tier == "gpu":
+            require_gpu()
+        failures = run_sources(claims, tier, seeds, runs, device, on_event or (lambda _: None))
+    card = read_card(claims, runs=runs)
+    return Card(card.claims, card.table, {**card.facts, **failures})
+
+
+def read_card(paper: str | Path | PaperClaims, *, runs: str | Path | None = None) -> Card:
+    """The card of what is known: finished runs of a folder, else committed numbers. Nothing is run.
+
+    Raises:
+        LabError: An unknown paper, or a file of claims that is wrong.
+    """
+    from lab.store import list_runs
+
+    claims = paper if isinstance(paper, PaperClaims) else load_claims(paper)
+    folder = runs_dir(runs)
+    return card_of(claims, list_runs(folder), folder)
+
+
+def card_of(claims: PaperClaims, listing: pd.DataFrame, folder: Path) -> Card:
+    """As `read_card`, for who has a listing already.
+
+    Args:
+        claims: The paper's.
+        listing: Runs as `lab.list_runs` lists them; empty for committed numbers alone.
+        folder: Where they lie.
+    """
+    table = evaluate(claims, result_table(claims, listing, folder))
+    own, committed = (int((table["held"] == where).sum()) for where in (HERE, COMMITTED))
+    return Card(claims, table, {"numbers": f"{own} of this machine, {committed} committed"})
+
+
+def check_request(tier: str, seeds: int) -> None:
+    """Refuse a tier that there is not, and a number of seeds below one.
+
+    Raises:
+        LabError: In one sentence.
+    """
+    if tier not in TIERS:
+        raise unknown_name("tier", tier, TIERS)
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise LabError(f"seeds = {seeds!r}: give a whole number from 1 up.")
+
+
+def require_gpu() -> None:
+    """Refuse the GPU tier where no CUDA card is.
+
+    Raises:
+        LabError: There is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise LabError(
+            "--tier gpu runs the paper's own models and needs a CUDA card, and there is none here; "
+            "--tier cpu runs on any machine."
+        )
+
+
+def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> list[Step]:
+    """What would be run, source by source, and how long it would take.
+
+    Args:
+        claims: The paper's.
+        tier: "cpu" or "gpu".
+        seeds: How many.
+        listing: Runs as `lab.list_runs` lists them.
+    """
+    return [_step(name, source, seeds, listing) for name, source in _asked(claims, tier).items()]
+
+
+def _asked(claims: PaperClaims, tier: str) -> dict[str, Source]:
+    """The sources of a tier that can be run and that a claim rests on."""
+    used = {claim.quantity.source for claim in claims.claims if claim.quantity}
+    return {n: s for n, s in claims.sources.items() if s.runs and s.tier == tier and n in used}
+
+
+def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame) -> Step:
+    plan = source.plan()
+    cells = math.prod(map(len, plan.over.values())) * len(plan.arms or {"": {}}) * seeds
+    done = finished_cells(source, listing) if len(listing) else listing
+    missing = cells - (int((done["seed"] < seeds).sum()) if len(done) else 0)
+    minutes = source.core_minutes / _CORES * seeds / _SEEDS * missing / cells
+    return Step(name, cells, missing, minutes if source.core_minutes else math.nan)
+
+
+def run_sources(
+    claims: PaperClaims, tier: str, seeds: int, runs: str | Path | None, device: str, listen: Listener
+) -> dict[str, str]:
+    """Run the sources of a tier whose cells are not all finished.
+
+    Returns:
+        By source, what failed, in a sentence; {} where all went well.
+    """
+    from lab.store import list_runs
+    from lab.sweeps import sweep
+
+    todo = [s for s in steps(claims, tier, seeds, list_runs(runs)) if s.missing]
+    failures: dict[str, str] = {}
+    for number, step in enumerate(todo):
+        listen({"kind": "source", "name": step.name, "done": number, "total": len(todo)})
+        source = claims.sources[step.name]
+        plan = source.plan()
+        table = sweep(
+            plan.experiment,
+            plan.over,
+            arms=plan.arms,
+            seeds=seeds,
+            tune=plan.tune,
+            runs=runs,
+            twin=source.twin,
+            device=device,
+            on_event=listen,
+        )
+        failures.update(_failed(step.name, table.to_dict("records")))
+    return failures
+
+
+def _failed(name: str, cells: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
+    reasons = [str(cell["reason"]) for cell in cells if cell["state"] != "finished"]
+    if not reasons:
+        return {}
+    return {f"{name}, failed": f"{len(reasons)} of {len(cells)} cells, the first: {reasons[0]}"}
