@@ -189,6 +189,7 @@ def run_sources(
             runs=runs,
             twin=source.twin,
             device=device,
+            workers="auto",
             on_event=listen,
         )
         failures.update(_failed(step.name, table.to_dict("records")))
