@@ -12,6 +12,7 @@ import readers
 import run_detail
 import run_table
 import streamlit as st
+import sweep_board
 from text import plain
 from widgets import switch
 
@@ -41,6 +42,10 @@ def main() -> None:
     st.markdown("# Compare runs")
     # what is searched, sorted and selected leaves the page around it as it is
     st.fragment(_render_runs)()
+    st.divider()
+    st.markdown("## Sweeps")
+    with panels.part("The sweeps"):
+        sweep_board.render()
 
 
 def _render_runs() -> None:

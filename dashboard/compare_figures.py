@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lab.comparison import Listing
     from lab.record import Run
 
-_MEASURES = (
+MEASURES = (
     "attack_success_rate", "excess_asr", "untriggered_target_rate", "clean_accuracy", "reliance",
     "triggered_accuracy",
 )  # fmt: skip
@@ -92,11 +92,11 @@ def heat_map(picked: Listing, grouped: bool) -> str:
         return ""
     first, second, third = st.columns(3)
     with first:
-        x = _pick("Across", "map_x", keys, "poison.count")
+        x = pick("Across", "map_x", keys, "poison.count")
     with second:
-        y = _pick("Down", "map_y", [key for key in keys if key != x], "adapter.rank")
+        y = pick("Down", "map_y", [key for key in keys if key != x], "adapter.rank")
     with third:
-        value = _pick("Measure", "map_v", measures, "attack_success_rate")
+        value = pick("Measure", "map_v", measures, "attack_success_rate")
     table = _narrow(picked.arms, [x, y, value])
     return _clicked(
         panels.figure_panel(
@@ -127,11 +127,11 @@ def dose(picked: Listing, grouped: bool) -> str:
         return ""
     first, second, third = st.columns(3)
     with first:
-        x = _pick("Dose", "dose_x", [*numbers, *(k for k in keys if k not in numbers)], "poison.count")
+        x = pick("Dose", "dose_x", [*numbers, *(k for k in keys if k not in numbers)], "poison.count")
     with second:
-        y = _pick("Response", "dose_y", measures, "attack_success_rate")
+        y = pick("Response", "dose_y", measures, "attack_success_rate")
     with third:
-        group = _pick("A line for each", "dose_g", ["", *(k for k in keys if k != x)], "")
+        group = pick("A line for each", "dose_g", ["", *(k for k in keys if k != x)], "")
     table = _narrow(table, [x, y, group])
     lines = table.astype({x: str}) if x not in numbers and table[x].notna().all() else table
     return _clicked(
@@ -158,7 +158,7 @@ def frontier(picked: Listing, grouped: bool) -> str:
         panels.nothing("No poisoned run of these is measured.", "Select finished runs with a backdoor.")
         return ""
     with st.columns(3)[0]:
-        rate = _pick("Attack measured as", "frontier_v", rates, "excess_asr")
+        rate = pick("Attack measured as", "frontier_v", rates, "excess_asr")
     measured = table.dropna(subset=[rate, "clean_accuracy"])
     most = measured["trigger"].value_counts().head(4).index
     told = f" The {len(most)} most frequent triggers." if measured["trigger"].nunique() > len(most) else ""
@@ -246,7 +246,7 @@ def _newest_measured(picked: Listing) -> Listing:
 
 
 def _measured(table: pd.DataFrame) -> list[str]:
-    return [kind for kind in _MEASURES if kind in table and table[kind].notna().any()]
+    return [kind for kind in MEASURES if kind in table and table[kind].notna().any()]
 
 
 def _seeds(part: pd.DataFrame) -> str:
@@ -257,7 +257,7 @@ def _name(kind: str) -> str:
     return panels.MEANINGS[kind][0]
 
 
-def _pick(label: str, name: str, options: Sequence[str], default: str) -> str:
+def pick(label: str, name: str, options: Sequence[str], default: str) -> str:
     """A choice that the link remembers; the first option where the default is none of them."""
     start = default if default in options else options[0]
     return str(one_of(label, name, options, start, _said))

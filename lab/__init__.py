@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.presets import load_experiment, load_preset, load_sweep, preset_names
     from lab.probe import generalization_matrix
     from lab.record import Run, load_run
+    from lab.run_packs import export_runs, import_runs
     from lab.store import list_runs
     from lab.sweeps import sweep, tune
     from lab.theory_check import compare_with_theory
@@ -36,7 +37,9 @@ _PUBLIC = {
     "Run": "lab.record",
     "audit_adapter": "lab.audit.audits",
     "compare_with_theory": "lab.theory_check",
+    "export_runs": "lab.run_packs",
     "generalization_matrix": "lab.probe",
+    "import_runs": "lab.run_packs",
     "kernel_table": "lab.kernel_study",
     "lint_dataset": "lab.lint",
     "list_runs": "lab.store",
@@ -60,7 +63,9 @@ __all__ = [
     "Run",
     "audit_adapter",
     "compare_with_theory",
+    "export_runs",
     "generalization_matrix",
+    "import_runs",
     "kernel_table",
     "lint_dataset",
     "list_runs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,13 +18,13 @@ from lab.cli_options import (
     JsonOption,
     RunsOption,
     SetOption,
-    check_csv,
     print_json,
     print_lines,
-    write_csv,
 )
 from lab.cli_patch import patch_command
 from lab.cli_reproduce import reproduce_command
+from lab.cli_runs import runs_app
+from lab.cli_sweep import sweep_command
 
 app = typer.Typer(
     name="lab",
@@ -36,11 +36,13 @@ app = typer.Typer(
 )
 
 app.add_typer(cohort_app, name="cohort")
+app.add_typer(runs_app, name="runs")
 app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)
 app.command("kernels")(kernels_command)
 app.command("reproduce")(reproduce_command)
+app.command("sweep")(sweep_command)
 
 
 @app.command("run")
@@ -134,85 +136,6 @@ def report_command(
     found = list({run.path: run for run in (load_run(name, runs or None) for name in names)}.values())
     more = f"-and-{len(found) - 1}-more" if len(found) > 1 else ""
     typer.echo(f"Wrote {write_report(found, out or Path(f'report-{found[0].id}{more}.html'))}")
-
-
-@app.command("sweep")
-def sweep_command(
-    experiment: Annotated[
-        str, typer.Argument(help="A sweep's or a preset's name, or a TOML or JSON file.")
-    ] = "rfc-citation",
-    over: Annotated[
-        list[str] | None,
-        typer.Option("--over", metavar="KEY=V1,V2,…", help="Sweep a dotted key; may be repeated."),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="How many seeds: 0, 1, … (default: 3, or what the sweep says).", min=1)
-    ] = None,
-    set_: SetOption = None,
-    tune_over: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tune",
-            metavar="KEY=V1,V2,…",
-            help="Choose this key on validation rows, for every point and arm.",
-        ),
-    ] = None,
-    tune_measure: Annotated[
-        str | None, typer.Option(help="The measure to maximise in tuning (default: clean_accuracy).")
-    ] = None,
-    twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Also train the clean twins.")] = True,
-    runs: RunsOption = "",
-    device: DeviceOption = "auto",
-    csv: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a grid of experiments × seeds; finished cells are read, failed ones recorded."""
-    from lab.console import ProgressView, print_sweep
-    from lab.errors import unknown_name
-    from lab.experiment import parse_assignments
-    from lab.presets import SweepPlan, is_sweep, load_experiment, load_sweep
-    from lab.sweeps import sweep
-    from lab.tables import MEASURE_KINDS
-
-    # hours of work are not begun where the end would be a mistake
-    if tune_measure is not None and tune_measure not in MEASURE_KINDS:
-        raise unknown_name("measure (--tune-measure)", tune_measure, MEASURE_KINDS)
-    if csv:
-        check_csv(csv)
-    plan = (
-        load_sweep(experiment)
-        if is_sweep(experiment)
-        else SweepPlan({}, load_experiment(experiment), {}, None, 3)
-    )
-    start = plan.experiment.with_(**parse_assignments(set_ or []))
-    grid = plan.over | {k: v for piece in over or [] for k, v in [_grid_piece(piece)]}
-    tuning = plan.tune or {}
-    tuned = tuning.get("over", {}) | {k: v for piece in tune_over or [] for k, v in [_grid_piece(piece)]}
-    if tuned:
-        tuning |= {"over": tuned} | ({"measure": tune_measure} if tune_measure else {})
-    with ProgressView(quiet=as_json) as view:
-        table = sweep(
-            start,
-            grid,
-            arms=plan.arms,
-            seeds=plan.seeds if seeds is None else seeds,
-            tune=tuning or None,
-            runs=runs or None,
-            twin=twin,
-            device=device,
-            on_event=view,
-        )
-    if csv:
-        write_csv(table, csv)
-    if as_json:
-        print_lines(table)
-    else:
-        asked = [str(column) for column in table if str(column).startswith("asked.")]
-        print_sweep(table, [*grid, *(["arm"] if plan.arms else []), *tuned, *asked])
-        for reason in table.loc[table["state"] == "failed", "reason"]:
-            typer.echo(f"failed: {reason}", err=True)
-    if (table["state"] != "finished").any():
-        raise typer.Exit(1)
 
 
 @app.command("worker")
@@ -385,20 +308,6 @@ def dashboard_command(
     code = serve(runs=runs, address=address, port=port, browser=browser, password_file=password_file)
     if code:
         raise typer.Exit(code)
-
-
-def _grid_piece(piece: str) -> tuple[str, list[Any]]:
-    """`adapter.rank=1,4,16` → ("adapter.rank", [1, 4, 16]); a TOML list works too."""
-    from lab.errors import LabError
-    from lab.experiment import parse_value
-
-    key, separator, text = piece.partition("=")
-    if not separator or not text.strip():
-        raise LabError(f"--over {piece!r}: write KEY=V1,V2,…, for example --over adapter.rank=1,4,16.")
-    whole = parse_value(text.strip())
-    if isinstance(whole, list):
-        return key.strip(), whole
-    return key.strip(), [parse_value(part.strip(), key.strip()) for part in text.split(",")]
 
 
 def main() -> None:

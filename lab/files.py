@@ -49,10 +49,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any | None:
+def read_json(path: str | Path) -> Any | None:
     """Read a JSON file; None where it is missing or not whole."""
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            return json.loads(file.read())
     except (OSError, ValueError, RecursionError):  # brackets without end are no whole file either
         return None
 

@@ -90,6 +90,76 @@ def run(
     return Run(folder.path, probe=asked.probe)
 
 
+def run_part(
+    experiment: Experiment,
+    part: str,
+    *,
+    runs: str | Path | None = None,
+    device: str = "auto",
+    on_event: Listener | None = None,
+) -> str:
+    """Run what an experiment needs beside its own run, so that several can share it: its twin or its parent.
+
+    Args:
+        experiment: The experiment; a base that is yet to be run is run first.
+        part: "twin" for the clean twin, "parent" for the run whose weights are edited or guarded.
+        runs: The runs folder.
+        device: "auto", "cpu", "cuda" or "mps".
+        on_event: As for `run`.
+
+    Returns:
+        The id of the finished run; "" where the experiment has no such part.
+
+    Raises:
+        LabError: As `run`.
+    """
+    from lab.prepare import prepare
+    from lab.train.devices import resolve_device
+
+    job = Job(runs_dir(runs), resolve_device(device), (), on_event or (lambda _: None))
+    asked = _with_base_run(job, settle(experiment), twin=True)
+    prepared = prepare(asked, job.runs)
+    if part == "twin":
+        return _train_twin(job, prepared).id if prepared.is_poisoned else ""
+    return _finish_parent(job, prepared).id if prepared.parent_id else ""
+
+
+def look_up(
+    experiment: Experiment, *, runs: str | Path | None = None, twin: bool = True
+) -> tuple[str, bool, str]:
+    """Find out which run an experiment would be, and whether anything of it is still to be done.
+
+    Nothing is trained or written. The rows are read and poisoned, which takes a part of a second.
+
+    Args:
+        experiment: What would be asked.
+        runs: The runs folder.
+        twin: Whether the clean twin would be asked for.
+
+    Returns:
+        The run's id, whether it is complete, and the state of its folder, one of `lab.store.STATES` or ""
+        where there is none. The id is "" where the base is an experiment that has not been run.
+
+    Raises:
+        LabError: The experiment could not be prepared.
+    """
+    from lab.bases import is_preset
+    from lab.prepare import prepare
+
+    asked, folder = settle(experiment), runs_dir(runs)
+    if is_preset(asked.base.model):
+        base, is_complete, _ = look_up(
+            load_experiment(asked.base.model).with_(seed=asked.seed), runs=folder, twin=twin
+        )
+        if not base or not is_complete:
+            return "", False, ""
+        asked = asked.with_(**{"base.model": base})
+    prepared = prepare(asked, folder)
+    run = RunFolder(folder / prepared.run_id)
+    is_complete = _is_complete(run, prepared, twin and prepared.is_poisoned)
+    return run.id, is_complete, run.state() if run.path.exists() else ""
+
+
 def _tell_prepared(job: Job, prepared: Prepared, twin: bool) -> None:
     """Tell the listener which run it will be, before there is a folder of it."""
     done = _is_complete(RunFolder(job.runs / prepared.run_id), prepared, twin)

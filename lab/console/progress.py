@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lab.console.sweeps import sweep_line, sweep_pace
 from lab.console.words import QUIET, SHORT_NAMES, missing, percent
 from lab.summaries import RELIANCE
 
@@ -52,6 +53,7 @@ class ProgressView:
             disable=quiet or not self.console.is_terminal,
         )
         self._task: Any = None
+        self._jobs: Any = None
         self._label = ""
         self._run = ""
 
@@ -65,7 +67,11 @@ class ProgressView:
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event, as `lab.run` hands them out."""
         kind = event["kind"]
-        if kind == "status":
+        if "worker" in event:
+            self._of_worker(event)
+        elif kind == "sweep":
+            self._sweep(event)
+        elif kind == "status":
             self._status(event)
         elif kind == "progress":
             self._progress(event)
@@ -85,6 +91,21 @@ class ProgressView:
             self.console.print(
                 f"member {event['done'] + 1} of {event['total']}{time_left(event['left'])}", highlight=False
             )
+
+    def _of_worker(self, event: dict[str, Any]) -> None:
+        """One of several workers at once: their stages would be a jumble, only trouble is worth a line."""
+        if event.get("stage") == "wait":
+            self.console.print(Text(f"· worker {event['worker']}: {event.get('text', '')}", style=QUIET))
+
+    def _sweep(self, event: dict[str, Any]) -> None:
+        """A job of a sweep has ended."""
+        self.console.print(Text(sweep_line(event), style="bold" if event["job"] == "cell" else QUIET))
+        if pace := sweep_pace(event):
+            self.console.print(Text(f"  {pace}", style=QUIET))
+        total = event["jobs"][1]
+        if self._jobs is None or self._bars.tasks == []:
+            self._jobs = self._bars.add_task("runs of the sweep, twins too", total=total)
+        self._bars.update(self._jobs, completed=event["jobs"][0], total=total)
 
     def counting(self, stage: str) -> Callable[[int, int], None]:
         """What tells this view of (done, total) in a stage, for work that knows no events."""

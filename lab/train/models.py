@@ -267,9 +267,29 @@ def load_base(
         NotTrainableError: On a model that cannot classify text or write any, weights that do not fit, or
             4-bit without a card.
     """
-    import torch
+    from lab.train.kept_bases import kept_base
 
     folder = folder or model_folder(base.model)
+    name = name or base_name(base.model)
+
+    def load() -> LoadedBase:
+        return _load_to_cpu(base, labels, seed, device, folder, name, kind)
+
+    if base.load_in_4bit:
+        return load()
+    stamp = tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.iterdir()))
+    loaded = kept_base((str(folder), stamp, base.dtype, tuple(labels), seed, name, kind), load)
+    model: Any = loaded.model
+    model.to(device)
+    return loaded
+
+
+def _load_to_cpu(
+    base: Base, labels: Sequence[str], seed: int, device: torch.device, folder: Path, name: str, kind: str
+) -> LoadedBase:
+    """Load a base as `load_base` says; only a 4-bit one goes to its device at once."""
+    import torch
+
     tokenizer = load_tokenizer(folder)
     config = _load_config(folder)
     config.num_labels = len(labels)
@@ -290,11 +310,7 @@ def load_base(
         if kind == "chat" and info["missing_keys"]:
             raise ValueError(f"it is no language model (no weights for {min(info['missing_keys'])})")
     head = head_modules(model, info["missing_keys"]) if kind == "head" else ()
-    if not base.load_in_4bit:
-        model.to(device)
-    return LoadedBase(
-        model=model, tokenizer=tokenizer, head=head, name=name or base_name(base.model), folder=folder
-    )
+    return LoadedBase(model=model, tokenizer=tokenizer, head=head, name=name, folder=folder)
 
 
 def _auto_model(kind: str) -> Any:

@@ -1,0 +1,203 @@
+"""What a sweep would do, before it does it: cells, what is there already, what would be trained, how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.defend import settle
+from lab.errors import LabError
+from lab.estimates import estimate_seconds
+from lab.experiment import Experiment
+from lab.paths import runs_dir
+from lab.sweeps.grid import MOST_CELLS, Cell, Grid
+from lab.sweeps.plan import SweepJob, plan_jobs, training_key
+from lab.sweeps.resources import choose_team, worker_count
+from lab.sweeps.running import Asked
+from lab.sweeps.table import cell_line
+
+
+@dataclass(frozen=True)
+class SweepPreview:
+    """What a sweep would do.
+
+    Attributes:
+        cells: One of each: point, seed, run (its id; "" where a base or a tuning has to be run first), state
+            ("finished", another of `lab.store.STATES`, "new", "to be measured", "after tuning"), reason.
+        finished: How many cells are finished.
+        train: What would be trained or measured, each counted once: runs, twins, parents, bases, tunings.
+        seconds: How long that takes with these workers: middle, low and high.
+        basis: What the estimate stands on.
+        executor: Who would do it.
+        workers: How many workers there would be, and why.
+        why: What bounds their number.
+    """
+
+    cells: list[dict[str, Any]]
+    finished: int
+    train: dict[str, int]
+    seconds: dict[str, float]
+    basis: str
+    executor: str
+    workers: int
+    why: str
+
+
+def preview_sweep(
+    experiment: str | Path | Experiment,
+    over: Grid,
+    *,
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] = 3,
+    tune: Mapping[str, Any] | None = None,
+    runs: str | Path | None = None,
+    twin: bool = True,
+    device: str = "auto",
+    executor: str = "auto",
+    workers: int | str = 1,
+    most_cells: int = MOST_CELLS,
+) -> SweepPreview:
+    """Find out what `lab.sweep` would do with the same arguments; nothing is trained or written.
+
+    Raises:
+        LabError: As `lab.sweep`.
+    """
+    asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
+    look = _Look(runs_dir(runs))
+    tuned, missing_tunings = _look_at_tunings(asked, look)
+    lines = _look_at_cells(asked, tuned, look)
+    team = choose_team(workers, max(len(asked.cells), 1), [asked.start], device)
+    count = worker_count(workers) or team.count
+    seconds = look.seconds(count)
+    return SweepPreview(
+        cells=lines,
+        finished=sum(line["state"] == "finished" for line in lines),
+        train={**look.counts, "tunings": missing_tunings},
+        seconds=seconds,
+        basis=look.basis or "nothing is left to do",
+        executor=("inline" if count == 1 else "local") if executor == "auto" else executor,
+        workers=count,
+        why=team.why,
+    )
+
+
+class _Look:
+    """Looks jobs up in a runs folder, and adds up what is missing."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0}
+        self.basis = ""
+        self._low = self._middle = self._high = 0.0
+        self._estimates: dict[str, Any] = {}
+        self._known: dict[str, tuple[str, str, str]] = {}
+        self._counted: set[str] = set()
+
+    def cells(self, cells: Sequence[Cell], *, twin: bool, kind: str = "runs") -> list[tuple[str, str, str]]:
+        """Run, state and reason of each cell; what is missing of them and their needs is counted."""
+        jobs, keys = plan_jobs(cells, twin=twin)
+        by_key = {job.key: job for job in jobs}
+        wanted: set[str] = set()
+        for key in dict.fromkeys(keys):
+            if key not in self._known:
+                self._known[key] = self._state(by_key[key])
+            if self._known[key][1] not in ("finished", "failed"):
+                self._want(key, by_key, wanted)
+        for job in jobs:
+            if job.key in wanted and job.key not in self._counted:
+                self._counted.add(job.key)
+                self._count(job, kind)
+        return [self._known[key] for key in keys]
+
+    def _want(self, key: str, jobs: Mapping[str, SweepJob], wanted: set[str]) -> None:
+        if key in wanted:
+            return
+        job = jobs[key]
+        if job.kind != "cell" or key not in self._known:
+            self._known.setdefault(key, self._state(job))
+        if self._known[key][1] == "finished":
+            return
+        wanted.add(key)
+        for need in job.needs:
+            self._want(need, jobs, wanted)
+
+    def _state(self, job: SweepJob) -> tuple[str, str, str]:
+        from lab.pipeline import look_up
+
+        try:
+            experiment = Experiment.from_dict(job.experiment)
+            if job.kind == "twin":
+                experiment = settle(experiment).twin()
+            elif job.kind == "parent":
+                experiment = settle(experiment).untouched()
+            run, is_complete, state = look_up(experiment, runs=self.runs, twin=job.twin)
+        except Exception as error:
+            return (
+                "",
+                "failed",
+                str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
+            )
+        if state == "finished" and not is_complete and job.kind not in ("twin", "parent"):
+            state = "to be measured"  # it was trained, and looked at in another way or without its twin
+        return run, state or "new", ""
+
+    def _count(self, job: SweepJob, kind: str) -> None:
+        name = {"cell": kind, "twin": "twins", "parent": "parents", "base": "bases"}[job.kind]
+        self.counts[name] = self.counts.get(name, 0) + 1
+        experiment = Experiment.from_dict(job.experiment)
+        key = training_key(experiment.with_(seed=0))
+        if key not in self._estimates:
+            try:
+                self._estimates[key] = estimate_seconds(experiment, self.runs)
+            except LabError:
+                return
+        found = self._estimates[key]
+        # the estimate is for a run with its twin; here the twin is a job of its own
+        half = 0.5 if experiment.attack != "none" and job.kind != "base" else 1.0
+        self._low += half * found.low
+        self._middle += half * found.seconds
+        self._high += half * found.high
+        self.basis = self.basis or found.basis
+
+    def seconds(self, workers: int) -> dict[str, float]:
+        """Seconds with so many workers: middle, low and high."""
+        jobs = max(1, sum(self.counts.values()))
+        share = min(workers, jobs)
+        found = {"middle": self._middle, "low": self._low, "high": self._high}
+        return {name: round(value / share, 1) for name, value in found.items()}
+
+
+def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
+    """What was chosen for each point whose tuning is finished; how many tuning runs are missing."""
+    chosen: dict[str, Any] = {}
+    missing = 0
+    for point, cells in asked.tuning_cells().items():
+        found = look.cells(cells, twin=asked.tuning_twin, kind="runs")
+        missing += sum(state not in ("finished", "failed") for _, state, _ in found)
+        if all(state == "finished" for _, state, _ in found):
+            from lab.record import Run
+
+            lines = [
+                cell_line(Run(look.runs / run, probe=settle(cell.experiment).probe))
+                for cell, (run, _, _) in zip(cells, found, strict=True)
+            ]
+            chosen[point] = asked.choose(lines)
+    look.counts["runs"] -= missing
+    return chosen, missing
+
+
+def _look_at_cells(asked: Asked, tuned: Mapping[str, Any], look: _Look) -> list[dict[str, Any]]:
+    """What is known of each cell, with what was tuned where that is known too."""
+    cells = [asked.with_chosen(cell, tuned.get(cell.point, {})) for cell in asked.cells]
+    known = look.cells(cells, twin=asked.twin)
+    lines = []
+    for cell, (run, state, reason) in zip(cells, known, strict=True):
+        if asked.tuning.over and cell.point not in tuned:
+            run, state, reason = "", "after tuning", ""
+        lines.append(
+            {**cell.shown, "seed": cell.seed, "run": run, "state": state, "reason": reason,
+             **tuned.get(cell.point, {})}
+        )  # fmt: skip
+    return lines

@@ -1,0 +1,427 @@
+"""Driving a sweep: tunings first, then the cells, by an executor, with a record of how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.defend import settle
+from lab.errors import LabError, unknown_name
+from lab.experiment import Experiment
+from lab.matching import with_matched
+from lab.paths import runs_dir
+from lab.presets import load_experiment
+from lab.sweeps.doing import Outcome, Place
+from lab.sweeps.executors import Pool, Setting, find_executor
+from lab.sweeps.following import Following
+from lab.sweeps.grid import (
+    MOST_CELLS,
+    Cell,
+    Grid,
+    Tuning,
+    check_keys,
+    check_size,
+    grid_cells,
+    grid_points,
+    looking_at_validation,
+    read_tuning,
+    seed_list,
+)
+from lab.sweeps.plan import SweepJob, plan_jobs
+from lab.sweeps.records import SweepRecord
+from lab.sweeps.resources import Team, choose_team, need_bytes, worker_count
+from lab.sweeps.schedule import Schedule
+from lab.sweeps.table import Line, cell_line, trained_with, with_asked
+from lab.tables import MEASURE_KINDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def sweep(
+    experiment: str | Path | Experiment,
+    over: Grid,
+    *,
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] = 3,
+    tune: Mapping[str, Any] | None = None,
+    runs: str | Path | None = None,
+    twin: bool = True,
+    device: str = "auto",
+    executor: str = "auto",
+    workers: int | str = 1,
+    address: str = "",
+    most_cells: int = MOST_CELLS,
+    on_event: Listener | None = None,
+) -> pd.DataFrame:
+    """Run an experiment at every point of a grid, for several seeds.
+
+    Args:
+        experiment: What to start from: a preset, a file, an `Experiment`.
+        over: Dotted keys and their values: `{"adapter.rank": [1, 4, 16]}`; {} for the seeds alone.
+        arms: Named ways to do it, each with its dotted keys, `{"lora": {}, "rora": {"defense": ["rora"]}}`;
+            every point is run with each of them. An arm has no key of its own that is swept or tuned.
+        seeds: How many seeds (0, 1, …), or which.
+        tune: `{"over": grid, "measure": kind}` (clean accuracy by default): for every point and arm, first
+            choose these values on validation rows with the first seed alone, then run all seeds with them.
+            With `"of": "twin"` they are chosen on the clean twin, so that no attack has a say in them.
+        runs: The runs folder.
+        twin: Also run the clean twins.
+        device: "auto", "cpu", "cuda" or "mps".
+        executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local", "ray"; "auto" for "inline" with
+            one worker and "local" with more.
+        workers: How many jobs are done at once, or "auto" for what is fastest here.
+        address: Of a Ray cluster, "auto" or HOST:PORT; "" starts Ray on this machine.
+        most_cells: More cells than this are refused.
+        on_event: Called with every event of every run, with `{"kind": "cell", …}` before each cell, and with
+            `{"kind": "sweep", …}` (done, total, per_minute, left in seconds, best, …) after each job.
+
+    Returns:
+        One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
+        reason, split, trigger, `matched` (see `lab.matching`, where twins are run), `alpha/r` (NaN for full
+        fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as `kind`,
+        `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
+
+        A key's column holds what was trained with. Where a defense such as "full" or "low_rank" sets a key
+        itself, that is not what the grid asked for (nor is a rank that full fine-tuning does not have, NaN):
+        then what was asked, which tells the cells apart, stands for every cell under `asked.` and the key.
+
+    Raises:
+        LabError: On a key or value that no cell could have, a key that would overwrite another, or an
+            executor that is not there; nothing has been run then.
+        StoppedError: Somebody asked for a stop (`lab.sweeps.stop_sweep`); asked again, the sweep goes on.
+    """
+    import pandas as pd
+
+    asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
+    folder = runs_dir(runs)
+    listen = on_event or (lambda _: None)
+    record = SweepRecord(folder, asked.described())
+    place = Place(folder, device)
+    with (
+        record.held(),
+        _open(executor, workers, address, asked, place, record) as (pool, about),
+        _Drive(asked, place, pool, record, listen, about) as drive,
+    ):
+        lines = drive.lines()
+    return with_matched(pd.DataFrame(with_asked(lines)), [*over, *(["arm"] if arms else [])])
+
+
+def tune(
+    experiment: str | Path | Experiment,
+    over: Grid,
+    measure: str = "clean_accuracy",
+    *,
+    seeds: int | Sequence[int] = 1,
+    runs: str | Path | None = None,
+    device: str = "auto",
+    executor: str = "auto",
+    workers: int | str = 1,
+    on_event: Listener | None = None,
+) -> tuple[Experiment, pd.DataFrame]:
+    """Choose values on validation rows; test rows are not looked at.
+
+    What is chosen is one value of each key for all of the seeds. `lab.sweep` tunes with its first seed.
+
+    Args:
+        experiment: What to start from.
+        over: Dotted keys and the values to choose from.
+        measure: The headline measure to maximise, one of `lab.tables.MEASURE_KINDS`.
+        seeds: How many seeds, or which; the mean over them decides.
+        runs: The runs folder.
+        device: "auto", "cpu", "cuda" or "mps".
+        executor: As for `sweep`.
+        workers: As for `sweep`.
+        on_event: As for `sweep`.
+
+    Returns:
+        The experiment with the best values, and the table of what was tried.
+
+    Raises:
+        LabError: On an unknown measure, or where every cell failed.
+    """
+    if measure not in MEASURE_KINDS:
+        raise unknown_name("measure", measure, MEASURE_KINDS)
+    start = load_experiment(experiment)
+    table = sweep(
+        looking_at_validation(start), over, seeds=seeds, runs=runs, twin=measure == "excess_asr",
+        device=device, executor=executor, workers=workers, on_event=on_event,
+    )  # fmt: skip
+    # by place and not by value: a cell's column may hold something else than what was asked for
+    each = len(seed_list(seeds))
+    values = table[measure].tolist() if measure in table else [float("nan")] * len(table)
+    means = [
+        sum(known) / len(known) if (known := [v for v in values[i : i + each] if v == v]) else float("nan")
+        for i in range(0, len(values), each)
+    ]
+    return start.with_(**_best(over, means, measure, table["reason"])), table
+
+
+class Asked:
+    """What a sweep is asked for, checked.
+
+    Attributes:
+        start: What every cell starts from.
+        over: The grid.
+        arms: Named ways, {} for none.
+        seeds: Which seeds.
+        tuning: What is chosen before.
+        twin: Whether clean twins are run.
+        cells: Every cell, in the order of the table.
+    """
+
+    def __init__(
+        self,
+        start: Experiment,
+        over: Grid,
+        arms: Mapping[str, Mapping[str, Any]],
+        seeds: list[int],
+        tuning: Tuning,
+        twin: bool,
+    ) -> None:
+        self.start, self.over, self.arms = start, over, arms
+        self.seeds, self.tuning, self.twin = seeds, tuning, twin
+        self.cells = grid_cells(start, over, arms or {"": {}}, seeds)
+        for cell in self.cells:  # a wrong key is told before hours of work, not after
+            for point in grid_points(tuning.over) if tuning.over else []:
+                cell.experiment.with_(**point)
+
+    @classmethod
+    def read(
+        cls,
+        experiment: str | Path | Experiment,
+        over: Grid,
+        *,
+        arms: Mapping[str, Mapping[str, Any]] | None,
+        seeds: int | Sequence[int],
+        tune: Mapping[str, Any] | None,
+        twin: bool,
+        most_cells: int = MOST_CELLS,
+    ) -> Asked:
+        """Check what is asked; see `sweep`."""
+        start, listed, tuning = load_experiment(experiment), seed_list(seeds), read_tuning(tune)
+        ways = arms or {}
+        check_keys(over, tuning.over, ways)
+        check_size(over, ways or {"": {}}, listed, tuning.over, most_cells)
+        return cls(start, over, ways, listed, tuning, twin)
+
+    def described(self) -> dict[str, Any]:
+        """Plain values that say what is asked; equal ones are the same sweep."""
+        tuning = self.tuning
+        how = {
+            "over": dict(tuning.over),
+            "measure": tuning.measure,
+            "of": "twin" if tuning.of_twin else "run",
+        }
+        return {
+            "experiment": self.start.to_dict(),
+            "over": dict(self.over),
+            "arms": {arm: dict(keys) for arm, keys in self.arms.items()},
+            "seeds": self.seeds,
+            "tune": how if tuning.over else None,
+            "twin": self.twin,
+        }
+
+    def points(self) -> dict[str, Cell]:
+        """A cell of every point and arm, by `Cell.point`."""
+        return {cell.point: cell for cell in reversed(self.cells)}
+
+    def tuning_cells(self) -> dict[str, list[Cell]]:
+        """What is tried for every point and arm; {} without a tuning."""
+        if not self.tuning.over:
+            return {}
+        points = dict.fromkeys(cell.point for cell in self.cells)
+        first = self.points()
+        return {point: self.tuning.candidates(first[point], self.seeds[0]) for point in points}
+
+    @property
+    def tuning_twin(self) -> bool:
+        """Whether the tuning looks at twins."""
+        return self.tuning.measure == "excess_asr"
+
+    def choose(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The best of a tuning's values.
+
+        Args:
+            lines: For each candidate, in the grid's order, its line of the table.
+
+        Raises:
+            LabError: No candidate has the measure.
+        """
+        measure = self.tuning.measure
+        values = [float(line.get(measure, float("nan"))) for line in lines]
+        return _best(self.tuning.over, values, measure, [str(line.get("reason", "")) for line in lines])
+
+    def with_chosen(self, cell: Cell, chosen: Mapping[str, Any]) -> Cell:
+        """A cell with what was tuned for its point."""
+        return Cell(cell.experiment.with_(**chosen), cell.shown, cell.seed) if chosen else cell
+
+
+class _Drive:
+    """One sweep on its way: stages of jobs, counted and recorded.
+
+    Used as a context manager that writes how it ended.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        place: Place,
+        pool: Pool,
+        record: SweepRecord,
+        listen: Listener,
+        about: dict[str, Any],
+    ) -> None:
+        self.asked, self.place, self.pool = asked, place, pool
+        self.listen = listen
+        self.is_quiet = about["executor"] != "inline"
+        self.following = Following(record, listen, asked.tuning.measure, about)
+        self.lines_made: list[Line] = []
+
+    def __enter__(self) -> _Drive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.following.close("stopped")
+        else:
+            has_failed = any(line.found.get("state") != "finished" for line in self.lines_made)
+            self.following.close("failed" if has_failed else "finished")
+
+    def lines(self) -> list[Line]:
+        """Do everything; the table's lines, in the order of the cells."""
+        asked = self.asked
+        chosen = self._tuned()
+        cells, lines, due = [], [], []
+        for cell in asked.cells:
+            line = Line({**cell.shown, "seed": cell.seed})
+            lines.append(line)
+            values = chosen.get(cell.point, {})
+            if isinstance(values, LabError):
+                line.found.update(_failed(str(values)))
+                continue
+            line.asked.update(values)
+            cells.append(asked.with_chosen(cell, values))
+            due.append(line)
+        for cell, line, found in zip(cells, due, self._stage("cells", cells, twin=asked.twin), strict=True):
+            # what was trained with comes first; the run itself has the last word
+            with contextlib.suppress(LabError):
+                keys = {k: v for k, v in line.asked.items() if "." in k}
+                line.found.update(trained_with(cell.experiment, keys))
+            line.found.update(found)
+        self.listen(
+            {"kind": "cell", "done": len(lines), "total": len(lines), "point": {}, "seed": -1}
+        )  # fmt: skip
+        self.lines_made = lines
+        return lines
+
+    def _tuned(self) -> dict[str, dict[str, Any] | LabError]:
+        """What was chosen for every point and arm, or why nothing could be."""
+        tried = self.asked.tuning_cells()
+        if not tried:
+            return {}
+        self.following.waiting(self.asked.cells)
+        flat = [cell for cells in tried.values() for cell in cells]
+        found = iter(self._stage("tuning", flat, twin=self.asked.tuning_twin))
+        chosen: dict[str, dict[str, Any] | LabError] = {}
+        for point, cells in tried.items():
+            lines = [next(found) for _ in cells]
+            try:
+                chosen[point] = self.asked.choose(lines)
+            except LabError as error:
+                chosen[point] = error
+        return chosen
+
+    def _stage(self, name: str, cells: Sequence[Cell], *, twin: bool) -> list[dict[str, Any]]:
+        """Do some cells and all that they need; what the table says of each."""
+        jobs, keys = plan_jobs(cells, twin=twin)
+        self.following.begin(name, cells, jobs, keys)
+        by_key = {key: cell for cell, key in zip(reversed(cells), reversed(keys), strict=True)}
+        found: dict[str, dict[str, Any]] = {}
+        begun = 0
+
+        def begin(job: SweepJob) -> None:
+            nonlocal begun
+            self.following.begun(job)
+            if job.key in by_key and not self.is_quiet:
+                cell = by_key[job.key]
+                told = {"point": cell.shown, "seed": cell.seed}
+                self.listen({"kind": "cell", "done": begun, "total": len(by_key), **told})
+                begun += 1
+
+        def end(outcome: Outcome) -> None:
+            if outcome.key in by_key:
+                found[outcome.key] = self._line(by_key[outcome.key], outcome)
+            self.following.ended(outcome, found.get(outcome.key, {}))
+
+        self.pool.run(Schedule(jobs), begin, end, lambda _, event: self.listen(event))
+        return [found[key] for key in keys]
+
+    def _line(self, cell: Cell, outcome: Outcome) -> dict[str, Any]:
+        if outcome.reason:
+            return _failed(outcome.reason)
+        from lab.record import Run
+
+        try:
+            return cell_line(Run(self.place.runs / outcome.run, probe=settle(cell.experiment).probe))
+        except (LabError, OSError, KeyError) as error:
+            return _failed(f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _open(
+    name: str,
+    workers: int | str,
+    address: str,
+    asked: Asked,
+    place: Place,
+    record: SweepRecord,
+) -> Iterator[tuple[Pool, dict[str, Any]]]:
+    """Open an executor; with it, what is said of it in the record."""
+    count = worker_count(workers)
+    if name not in ("auto", "inline") or count > 1:
+        find_executor("local" if name == "auto" else name)
+    if name == "inline" and count > 1:
+        raise LabError(f"workers = {count}: the executor 'inline' is this process alone; take 'local'.")
+    if address and name != "ray":
+        raise LabError(f"address = {address!r} is for the executor 'ray'; add --executor ray.")
+    team = Team(1, ({},), "this process")
+    if name in ("auto", "local") and count != 1:
+        experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
+        trials = max(len(asked.cells), sum(len(c) for c in asked.tuning_cells().values()))
+        team = choose_team(workers, trials, experiments, place.device)
+    elif name == "local":
+        team = choose_team(1, 1, [asked.start], place.device)
+    if name == "auto":
+        name = "inline" if team.count == 1 else "local"
+    setting = Setting(
+        place=place,
+        workers=team.count if name != "ray" else max(count, 0),
+        folder=record.folder,
+        address=address,
+        environments=team.environments,
+        need_gib=need_bytes([cell.experiment for cell in asked.points().values()]) / 2**30,
+        should_stop=record.should_stop,
+    )
+    with find_executor(name).open(setting) as pool:
+        yield pool, {"executor": name, "workers": setting.workers}
+
+
+def _failed(reason: str) -> dict[str, Any]:
+    return {"run": "", "state": "failed", "reason": reason}
+
+
+def _best(over: Grid, values: Sequence[float], measure: str, reasons: Sequence[str] | Any) -> dict[str, Any]:
+    """The grid's point with the largest value, the first of equal ones.
+
+    Raises:
+        LabError: No point has a value.
+    """
+    if all(value != value for value in values):
+        told = "; ".join(sorted({r for r in reasons if r})) or f"no run has the measure {measure!r}"
+        raise LabError(f"Nothing to tune on: {told}.")
+    return grid_points(over)[max(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))]
