@@ -30,6 +30,9 @@ def reproduce_command(
     no_run: Annotated[bool, typer.Option("--no-run", help="Read the card and run nothing.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the card to this Markdown file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the card to this HTML file.")] = None,
+    workers: Annotated[
+        str, typer.Option(help="How many at once; auto: one per core, as far as memory goes.", metavar="N")
+    ] = "auto",
     runs: RunsOption = "",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -56,7 +59,14 @@ def reproduce_command(
         require_gpu()
     with ProgressView(quiet=as_json) as view:
         card = reproduce_paper(
-            paper, tier=tier, seeds=seeds, run=not no_run, runs=runs or None, device=device, on_event=view
+            paper,
+            tier=tier,
+            seeds=seeds,
+            run=not no_run,
+            runs=runs or None,
+            device=device,
+            workers=workers,
+            on_event=view,
         )
     for path, write in ((markdown, card.to_markdown), (html, card.to_html)):
         if path:

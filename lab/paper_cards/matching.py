@@ -151,7 +151,10 @@ def _numbers(table: pd.DataFrame, key: str) -> npt.NDArray[np.float64]:
 
 
 def _counts(table: pd.DataFrame, values: Mapping[str, Any]) -> Mask:
-    """Lines with as many poisoned rows as were asked for: a count, or a share of all rows or of a class."""
+    """Lines with as many poisoned rows as were asked for: a count, or a share of all rows or of a class.
+
+    A share of a whole dataset, whose size is not known here, may have come to any count.
+    """
     import numpy as np
 
     poison, rows = values["poison"], values["data"]["rows"]
@@ -161,7 +164,9 @@ def _counts(table: pd.DataFrame, values: Mapping[str, Any]) -> Mask:
     if count:
         return found == count
     if share and rows:
-        return np.abs(found - share * rows) <= 1
+        # copies come on top of the rows of which the poisoned ones are to be a share
+        whole = rows / (1 - share) if poison.get("mode") == "append" else rows
+        return np.abs(found - share * whole) <= 1
     if half and rows:
         return np.abs(found - half * rows / 2) <= max(1.0, _BALANCE * half * rows / 2)
     return np.full(len(table), True)

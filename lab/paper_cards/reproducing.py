@@ -50,6 +50,7 @@ def reproduce_paper(
     run: bool = True,
     runs: str | Path | None = None,
     device: str = "auto",
+    workers: int | str = 1,
     on_event: Listener | None = None,
 ) -> Card:
     """Run what a paper's claims need and this machine has not run, and judge the claims.
@@ -64,6 +65,7 @@ def reproduce_paper(
         run: Whether to run anything; without, the card is read.
         runs: The runs folder.
         device: "auto", "cpu", "cuda" or "mps".
+        workers: How many trainings at once, or "auto", as for `lab.sweep`.
         on_event: As for `lab.sweep`; also `{"kind": "source", "name", "done", "total"}`.
 
     Returns:
@@ -78,7 +80,8 @@ def reproduce_paper(
     if run:
         if tier == "gpu":
             require_gpu()
-        failures = run_sources(claims, tier, seeds, runs, device, on_event or (lambda _: None))
+        how: dict[str, Any] = {"runs": runs, "device": device, "workers": workers}
+        failures = run_sources(claims, tier, seeds, on_event or (lambda _: None), **how)
     card = read_card(claims, runs=runs)
     return Card(card.claims, card.table, {**card.facts, **failures})
 
@@ -164,9 +167,17 @@ def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame) -> Step:
 
 
 def run_sources(
-    claims: PaperClaims, tier: str, seeds: int, runs: str | Path | None, device: str, listen: Listener
+    claims: PaperClaims, tier: str, seeds: int, listen: Listener, *, runs: str | Path | None, **how: Any
 ) -> dict[str, str]:
     """Run the sources of a tier whose cells are not all finished.
+
+    Args:
+        claims: The paper's.
+        tier: "cpu" or "gpu".
+        seeds: How many.
+        listen: Called with every event.
+        runs: The runs folder.
+        **how: Further arguments of `lab.sweep`: device and workers.
 
     Returns:
         By source, what failed, in a sentence; {} where all went well.
@@ -188,9 +199,8 @@ def run_sources(
             tune=plan.tune,
             runs=runs,
             twin=source.twin,
-            device=device,
-            workers="auto",
             on_event=listen,
+            **how,
         )
         failures.update(_failed(step.name, table.to_dict("records")))
     return failures

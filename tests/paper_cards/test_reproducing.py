@@ -76,7 +76,7 @@ def test_a_toy_paper_from_nothing_to_its_card(toy, tmp_path, lab_command):
     assert json.loads(out) == [{"name": "toy", "cells": 6, "missing": 6, "minutes": 0.2}]
     page, text = tmp_path / "card.html", tmp_path / "card.md"
     code, out, _ = lab_command(
-        "reproduce", toy, "--runs", runs, "--json", "--html", page, "--markdown", text, "--device", "cpu"
+        "reproduce", toy, "--runs", runs, "--json", "--html", page, "--markdown", text, "--workers", 1
     )
     assert code == 0
     told = json.loads(out)
