@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.estimates import estimate_seconds
 from lab.experiment import Experiment
 from lab.paths import runs_dir
+from lab.sweeps.doing import job_standing
 from lab.sweeps.grid import MOST_CELLS, Cell, Grid
 from lab.sweeps.plan import SweepJob, plan_jobs, training_key
 from lab.sweeps.resources import choose_team, worker_count
@@ -124,22 +125,13 @@ class _Look:
             self._want(need, jobs, wanted)
 
     def _state(self, job: SweepJob) -> tuple[str, str, str]:
-        from lab.pipeline import look_up
-
         try:
-            experiment = Experiment.from_dict(job.experiment)
-            if job.kind == "twin":
-                experiment = settle(experiment).twin()
-            elif job.kind == "parent":
-                experiment = settle(experiment).untouched()
-            run, is_complete, state = look_up(experiment, runs=self.runs, twin=job.twin)
+            run, is_complete, state = job_standing(job, self.runs)
+        except LabError as error:
+            return "", "failed", str(error)
         except Exception as error:
-            return (
-                "",
-                "failed",
-                str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
-            )
-        if state == "finished" and not is_complete and job.kind not in ("twin", "parent"):
+            return "", "failed", f"{type(error).__name__}: {error}"
+        if state == "finished" and not is_complete:
             state = "to be measured"  # it was trained, and looked at in another way or without its twin
         return run, state or "new", ""
 
@@ -188,9 +180,7 @@ def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
     return chosen, missing
 
 
-def _look_at_cells(
-    asked: Asked, tuned: Mapping[str, Any], look: _Look
-) -> list[dict[str, Any]]:
+def _look_at_cells(asked: Asked, tuned: Mapping[str, Any], look: _Look) -> list[dict[str, Any]]:
     """What is known of each cell, with what was tuned where that is known too."""
     cells = [asked.with_chosen(cell, tuned.get(cell.point, {})) for cell in asked.cells]
     known = look.cells(cells, twin=asked.twin)
