@@ -67,7 +67,7 @@ def preview_sweep(
     """
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     look = _Look(runs_dir(runs))
-    tuned, missing_tunings = _look_at_tunings(asked, look)
+    tuned = _look_at_tunings(asked, look)
     lines = _look_at_cells(asked, tuned, look)
     team = choose_team(workers, max(len(asked.cells), 1), [asked.start], device)
     count = worker_count(workers) or team.count
@@ -75,7 +75,7 @@ def preview_sweep(
     return SweepPreview(
         cells=lines,
         finished=sum(line["state"] == "finished" for line in lines),
-        train={**look.counts, "tunings": missing_tunings},
+        train=look.counts,
         seconds=seconds,
         basis=look.basis or "nothing is left to do",
         executor=("inline" if count == 1 else "local") if executor == "auto" else executor,
@@ -89,7 +89,7 @@ class _Look:
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
-        self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0}
+        self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0, "tunings": 0}
         self.basis = ""
         self._low = self._middle = self._high = 0.0
         self._estimates: dict[str, Any] = {}
@@ -161,13 +161,11 @@ class _Look:
         return {name: round(value / share, 1) for name, value in found.items()}
 
 
-def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
-    """What was chosen for each point whose tuning is finished; how many tuning runs are missing."""
+def _look_at_tunings(asked: Asked, look: _Look) -> dict[str, Any]:
+    """What was chosen for each point whose tuning is finished; what is missing of the others is counted."""
     chosen: dict[str, Any] = {}
-    missing = 0
     for point, cells in asked.tuning_cells().items():
-        found = look.cells(cells, twin=asked.tuning_twin, kind="runs")
-        missing += sum(state not in ("finished", "failed") for _, state, _ in found)
+        found = look.cells(cells, twin=asked.tuning_twin, kind="tunings")
         if all(state == "finished" for _, state, _ in found):
             from lab.record import Run
 
@@ -176,8 +174,7 @@ def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
                 for cell, (run, _, _) in zip(cells, found, strict=True)
             ]
             chosen[point] = asked.choose(lines)
-    look.counts["runs"] -= missing
-    return chosen, missing
+    return chosen
 
 
 def _look_at_cells(asked: Asked, tuned: Mapping[str, Any], look: _Look) -> list[dict[str, Any]]:
