@@ -4,6 +4,7 @@
 2. The default job against what one would write with Trainer, DataCollatorWithPadding and peft today.
 3. Singular values of ΔW through QR of the factors against a dense SVD; all spectral measures of an adapter.
 4. `lab --help` against a bare typer app, and listing 2,000 runs.
+5. N equal cells of a sweep on W workers against N/W × one warm cell, and the time between two cells.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.bench_sweeps import bench_sweeps
 from lab.pipeline import DEFAULT_PRESET
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def bench(*, quick: bool = False, on_event: Listener = lambda _: None) -> dict[s
         on_event: Called with progress events.
 
     Returns:
-        Plain values: machine, training, default_job, spectra, adapter_spectra, start_up.
+        Plain values: machine, training, default_job, spectra, adapter_spectra, start_up, sweep.
     """
     import platform
 
@@ -43,6 +45,7 @@ def bench(*, quick: bool = False, on_event: Listener = lambda _: None) -> dict[s
         ("spectra", bench_spectra),
         ("adapter_spectra", bench_adapter_spectra),
         ("start_up", bench_start_up),
+        ("sweep", lambda: bench_sweeps("tiny" if quick else "minilm", on_event=on_event)),
         ("default_job", lambda: bench_default_job(quick=quick, on_event=on_event)),
     ]
     found: dict[str, Any] = {
@@ -325,7 +328,7 @@ def print_bench(found: dict[str, Any]) -> None:
     from rich.console import Console
 
     t, job, s, u = found["training"], found["default_job"], found["spectra"], found["start_up"]
-    a = found["adapter_spectra"]
+    a, w = found["adapter_spectra"], found["sweep"]
     lines = [
         f"training: {t['rate']:.2f} of this machine's matrix-multiply rate "
         f"({t['model_gflops']:.0f} of {t['matmul_gflops']:.0f} GFLOP/s), "
@@ -340,6 +343,9 @@ def print_bench(found: dict[str, Any]) -> None:
         f"all spectral measures of a MiniLM adapter ({a['minilm_modules']} modules, rank 8): "
         f"{a['minilm_s']:.2f} s; singular values of a Llama-7B-shaped one ({a['llama_modules']} modules, "
         f"rank 16): {a['llama_s']:.2f} s",
+        f"sweep: {w['cells']} cells on {w['workers']} workers of {w['threads']} threads take "
+        f"{w['ratio']:.2f} × their share of a warm cell ({w['warm_cell_s']:.1f} s); {w['to_next_s']:.2f} s "
+        f"from the end of a cell to the training of the next (load {w['load']:.1f})",
         f"lab --help: {u['ratio']:.2f} × a bare typer app; listing 2,000 runs: {u['list_2000_runs_s']:.2f} s",
     ]
     console = Console()

@@ -214,6 +214,11 @@ def thread_share(slots: int) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(max(1, cores // slots)))
 
 
+def thread_variables() -> tuple[str, ...]:
+    """The environment variables by which libraries are told how many threads to start."""
+    return _THREADS
+
+
 # What follows is for `lab.worker`.
 
 

@@ -76,3 +76,22 @@ def do_job(job: SweepJob, place: Place, listen: Listener) -> Outcome:
     except Exception as error:
         reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
     return Outcome(job.key, found, reason, round(time.perf_counter() - start, 3), bool(begun))
+
+
+def job_standing(job: SweepJob, runs: Path) -> tuple[str, bool, str]:
+    """Which run a job makes or needs, whether nothing is left to do, and the state of the run's folder.
+
+    Raises:
+        LabError: It could not be prepared.
+    """
+    from lab.defend import settle
+    from lab.experiment import Experiment
+    from lab.pipeline import look_up
+
+    experiment = Experiment.from_dict(job.experiment)
+    if job.kind == "twin":
+        experiment = settle(experiment).twin()
+    elif job.kind == "parent":
+        experiment = settle(experiment).untouched()
+    run, is_complete, state = look_up(experiment, runs=runs, twin=job.twin)
+    return run, is_complete or (job.kind in ("twin", "parent") and state == "finished"), state

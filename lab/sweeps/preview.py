@@ -12,6 +12,7 @@ from lab.errors import LabError
 from lab.estimates import estimate_seconds
 from lab.experiment import Experiment
 from lab.paths import runs_dir
+from lab.sweeps.doing import job_standing
 from lab.sweeps.grid import MOST_CELLS, Cell, Grid
 from lab.sweeps.plan import SweepJob, plan_jobs, training_key
 from lab.sweeps.resources import choose_team, worker_count
@@ -66,7 +67,7 @@ def preview_sweep(
     """
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     look = _Look(runs_dir(runs))
-    tuned, missing_tunings = _look_at_tunings(asked, look)
+    tuned = _look_at_tunings(asked, look)
     lines = _look_at_cells(asked, tuned, look)
     team = choose_team(workers, max(len(asked.cells), 1), [asked.start], device)
     count = worker_count(workers) or team.count
@@ -74,7 +75,7 @@ def preview_sweep(
     return SweepPreview(
         cells=lines,
         finished=sum(line["state"] == "finished" for line in lines),
-        train={**look.counts, "tunings": missing_tunings},
+        train=look.counts,
         seconds=seconds,
         basis=look.basis or "nothing is left to do",
         executor=("inline" if count == 1 else "local") if executor == "auto" else executor,
@@ -88,7 +89,7 @@ class _Look:
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
-        self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0}
+        self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0, "tunings": 0}
         self.basis = ""
         self._low = self._middle = self._high = 0.0
         self._estimates: dict[str, Any] = {}
@@ -124,22 +125,13 @@ class _Look:
             self._want(need, jobs, wanted)
 
     def _state(self, job: SweepJob) -> tuple[str, str, str]:
-        from lab.pipeline import look_up
-
         try:
-            experiment = Experiment.from_dict(job.experiment)
-            if job.kind == "twin":
-                experiment = settle(experiment).twin()
-            elif job.kind == "parent":
-                experiment = settle(experiment).untouched()
-            run, is_complete, state = look_up(experiment, runs=self.runs, twin=job.twin)
+            run, is_complete, state = job_standing(job, self.runs)
+        except LabError as error:
+            return "", "failed", str(error)
         except Exception as error:
-            return (
-                "",
-                "failed",
-                str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}",
-            )
-        if state == "finished" and not is_complete and job.kind not in ("twin", "parent"):
+            return "", "failed", f"{type(error).__name__}: {error}"
+        if state == "finished" and not is_complete:
             state = "to be measured"  # it was trained, and looked at in another way or without its twin
         return run, state or "new", ""
 
@@ -169,13 +161,11 @@ class _Look:
         return {name: round(value / share, 1) for name, value in found.items()}
 
 
-def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
-    """What was chosen for each point whose tuning is finished; how many tuning runs are missing."""
+def _look_at_tunings(asked: Asked, look: _Look) -> dict[str, Any]:
+    """What was chosen for each point whose tuning is finished; what is missing of the others is counted."""
     chosen: dict[str, Any] = {}
-    missing = 0
     for point, cells in asked.tuning_cells().items():
-        found = look.cells(cells, twin=asked.tuning_twin, kind="runs")
-        missing += sum(state not in ("finished", "failed") for _, state, _ in found)
+        found = look.cells(cells, twin=asked.tuning_twin, kind="tunings")
         if all(state == "finished" for _, state, _ in found):
             from lab.record import Run
 
@@ -184,8 +174,7 @@ def _look_at_tunings(asked: Asked, look: _Look) -> tuple[dict[str, Any], int]:
                 for cell, (run, _, _) in zip(cells, found, strict=True)
             ]
             chosen[point] = asked.choose(lines)
-    look.counts["runs"] -= missing
-    return chosen, missing
+    return chosen
 
 
 def _look_at_cells(asked: Asked, tuned: Mapping[str, Any], look: _Look) -> list[dict[str, Any]]:

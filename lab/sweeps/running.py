@@ -31,7 +31,7 @@ from lab.sweeps.grid import (
 )
 from lab.sweeps.plan import SweepJob, plan_jobs
 from lab.sweeps.records import SweepRecord
-from lab.sweeps.resources import Team, choose_team, need_bytes, worker_count
+from lab.sweeps.resources import Team, choose_team, worker_count
 from lab.sweeps.schedule import Schedule
 from lab.sweeps.table import Line, cell_line, trained_with, with_asked
 from lab.tables import MEASURE_KINDS
@@ -54,7 +54,6 @@ def sweep(
     device: str = "auto",
     executor: str = "auto",
     workers: int | str = 1,
-    address: str = "",
     most_cells: int = MOST_CELLS,
     on_event: Listener | None = None,
 ) -> pd.DataFrame:
@@ -72,10 +71,9 @@ def sweep(
         runs: The runs folder.
         twin: Also run the clean twins.
         device: "auto", "cpu", "cuda" or "mps".
-        executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local", "ray"; "auto" for "inline" with
+        executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local"; "auto" for "inline" with
             one worker and "local" with more.
         workers: How many jobs are done at once, or "auto" for what is fastest here.
-        address: Of a Ray cluster, "auto" or HOST:PORT; "" starts Ray on this machine.
         most_cells: More cells than this are refused.
         on_event: Called with every event of every run, with `{"kind": "cell", …}` before each cell, and with
             `{"kind": "sweep", …}` (done, total, per_minute, left in seconds, best, …) after each job.
@@ -104,7 +102,7 @@ def sweep(
     place = Place(folder, device)
     with (
         record.held(),
-        _open(executor, workers, address, asked, place, record) as (pool, about),
+        _open(executor, workers, asked, place, record) as (pool, about),
         _Drive(asked, place, pool, record, listen, about) as drive,
     ):
         lines = drive.lines()
@@ -376,7 +374,6 @@ class _Drive:
 def _open(
     name: str,
     workers: int | str,
-    address: str,
     asked: Asked,
     place: Place,
     record: SweepRecord,
@@ -387,8 +384,6 @@ def _open(
         find_executor("local" if name == "auto" else name)
     if name == "inline" and count > 1:
         raise LabError(f"workers = {count}: the executor 'inline' is this process alone; take 'local'.")
-    if address and name != "ray":
-        raise LabError(f"address = {address!r} is for the executor 'ray'; add --executor ray.")
     team = Team(1, ({},), "this process")
     if name in ("auto", "local") and count != 1:
         experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
@@ -400,11 +395,9 @@ def _open(
         name = "inline" if team.count == 1 else "local"
     setting = Setting(
         place=place,
-        workers=team.count if name != "ray" else max(count, 0),
+        workers=team.count,
         folder=record.folder,
-        address=address,
         environments=team.environments,
-        need_gib=need_bytes([cell.experiment for cell in asked.points().values()]) / 2**30,
         should_stop=record.should_stop,
     )
     with find_executor(name).open(setting) as pool:

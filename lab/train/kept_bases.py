@@ -32,6 +32,11 @@ def keep_bases(on: bool = True) -> None:
     _kept.clear()
 
 
+def are_kept() -> bool:
+    """Whether this process keeps bases."""
+    return _is_on
+
+
 def kept_base(key: Hashable, load: Callable[[], LoadedBase]) -> LoadedBase:
     """A base as `load` returns it: from what is kept, or loaded now.
 

@@ -1,0 +1,247 @@
+"""Worker processes: the same weights as a fresh process, lost workers, an interruption, the dry run."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import lab
+from lab import cli
+from lab.errors import LabError
+from lab.sweeps import list_sweeps, preview_sweep
+from lab.sweeps.executors import EXECUTORS
+from lab.sweeps.resources import core_count
+from lab.work_queue import thread_share
+
+OVER = {"adapter.rank": [1, 2], "poison.count": [4, 8]}
+
+
+@pytest.fixture
+def quick(tiny):
+    return tiny.with_(**{"training.steps": 4, "training.epochs": 0, "probe.scope": "headline"})
+
+
+def weights(runs):
+    """Hashes of every run's weights, by run."""
+    return {
+        path.parts[-3]: hashlib.sha256(path.read_bytes()).hexdigest()
+        for kind in ("adapter/adapter_model", "model/model")
+        for path in runs.glob(f"*/{kind}.safetensors")
+    }
+
+
+def test_every_executor_says_what_it_is_for():
+    for name, executor in EXECUTORS.items():
+        assert executor.name == name
+        assert executor.goal
+        assert executor.paper
+
+
+@pytest.mark.recipe  # starts processes
+def test_workers_make_what_a_fresh_process_makes_bit_for_bit(quick, tmp_path, monkeypatch):
+    # sums of floats depend on the number of threads
+    one_thread = thread_share(core_count())
+    monkeypatch.setattr("lab.sweeps.resources.thread_share", lambda _: one_thread)
+    arms = {"lora": {}, "full": {"defense": ["full"]}}
+    events = []
+    how = {"arms": arms, "seeds": 2, "device": "cpu"}
+    over = {"poison.count": [4, 8]}
+    table = lab.sweep(
+        quick, over, runs=tmp_path / "local", executor="local", workers=2, on_event=events.append, **how
+    )
+    assert table["reason"].tolist() == [""] * 8
+    one = lab.sweep(quick, over, runs=tmp_path / "one", executor="local", workers=1, **how)
+    pd.testing.assert_frame_equal(table, one)
+    assert weights(tmp_path / "local") == weights(tmp_path / "one")
+    # a process that has trained nothing before
+    last = lab.load_run(table["run"].iloc[-1], tmp_path / "local")
+    path = tmp_path / "last.json"
+    path.write_text(json.dumps(last.experiment.to_dict()))
+    command = [
+        sys.executable,
+        "-m",
+        "lab",
+        "run",
+        str(path),
+        "--runs",
+        str(tmp_path / "fresh"),
+        "--device",
+        "cpu",
+    ]
+    subprocess.run([*command, "--no-twin"], check=True, capture_output=True, env={**os.environ, **one_thread})
+    assert weights(tmp_path / "fresh") == {last.id: weights(tmp_path / "local")[last.id]}
+    waits = [event for event in events if event.get("stage") == "wait"]
+    trained = [event["run"] for event in events if event.get("stage") == "begin"]
+    assert sorted(trained) == sorted(set(trained)), "nothing was begun twice"
+    assert len(trained) == len(weights(tmp_path / "local"))
+    assert len(waits) <= 1, "at most the last cell of all waits for its twin"
+
+
+@pytest.mark.recipe  # starts and kills processes
+def test_a_killed_worker_costs_no_cell(quick, tmp_path, monkeypatch):
+    from lab.sweeps.executors.local import LocalPool
+
+    pools, killed = [], []
+    enter = LocalPool.__enter__
+    monkeypatch.setattr(LocalPool, "__enter__", lambda pool: pools.append(pool) or enter(pool))
+
+    def kill_once(event):
+        if event.get("stage") == "train" and event["kind"] == "status" and not killed:
+            child = pools[0]._children[event["worker"]]
+            killed.append(child.job.key)
+            os.kill(child.process.pid, signal.SIGKILL)
+
+    table = lab.sweep(
+        quick,
+        {"adapter.rank": [1, 2]},
+        seeds=1,
+        runs=tmp_path,
+        executor="local",
+        workers=2,
+        on_event=kill_once,
+    )
+    assert killed
+    assert table["state"].tolist() == ["finished"] * 2
+
+
+@pytest.mark.recipe  # starts and kills processes
+def test_a_job_that_kills_its_workers_fails_with_a_reason(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.sweeps.executors.local._DEATHS", 1)
+    from lab.sweeps.executors.local import LocalPool
+
+    pools = []
+    enter = LocalPool.__enter__
+    monkeypatch.setattr(LocalPool, "__enter__", lambda pool: pools.append(pool) or enter(pool))
+
+    def kill(event):
+        child = pools[0]._children[event["worker"]] if "worker" in event else None
+        if child is not None and child.job.experiment["adapter"]["rank"] == 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.process.pid, signal.SIGKILL)
+
+    table = lab.sweep(
+        quick, {"adapter.rank": [1, 2]}, seeds=1, runs=tmp_path, twin=False, executor="local", workers=2,
+        on_event=kill,
+    )  # fmt: skip
+    assert table["state"].tolist() == ["failed", "finished"]
+    assert "Its worker died" in table["reason"][0]
+
+
+@pytest.mark.recipe  # starts and interrupts processes
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_path):
+    long = tiny.with_(**{"training.steps": 400, "training.epochs": 0, "probe.scope": "headline"})
+    (tmp_path / "long.toml").write_text(long.to_toml())
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "lab", "sweep", str(tmp_path / "long.toml"), "--runs", str(runs)]
+    command += [
+        "--over",
+        "adapter.rank=1,2",
+        "--seeds",
+        "1",
+        "--no-twin",
+        "--workers",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    end = time.monotonic() + 240
+    while not any('"kind": "train"' in path.read_text() for path in runs.glob("*/events.jsonl")):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (found,) = list_sweeps(runs)
+    assert found.state == "stopped"
+    assert set(lab.list_runs(runs)["state"]) <= {"stopped", "finished", "queued"}
+    subprocess.run(command, check=True, capture_output=True)
+    (found,) = list_sweeps(runs)
+    assert found.state == "finished"
+    whole = lab.sweep(
+        long, {"adapter.rank": [1, 2]}, seeds=1, twin=False, runs=tmp_path / "whole", device="cpu"
+    )
+    assert weights(runs) == weights(tmp_path / "whole")
+    assert len(whole) == 2
+
+
+def test_a_dry_run_counts_twins_once_and_changes_nothing(quick, tmp_path):
+    before = preview_sweep(quick, OVER, seeds=1, runs=tmp_path)
+    assert before.train == {"runs": 4, "twins": 2, "parents": 0, "bases": 0, "tunings": 0}
+    assert [cell["state"] for cell in before.cells] == ["new"] * 4
+    assert before.seconds["low"] < before.seconds["middle"] < before.seconds["high"]
+    assert list(tmp_path.iterdir()) == []
+    table = lab.sweep(quick, {"adapter.rank": [1], "poison.count": [4]}, seeds=1, runs=tmp_path)
+    after = preview_sweep(quick, OVER, seeds=1, runs=tmp_path)
+    assert after.train == {"runs": 3, "twins": 1, "parents": 0, "bases": 0, "tunings": 0}
+    assert (after.finished, after.cells[0]["run"]) == (1, table["run"][0])
+    bare = preview_sweep(quick, {"adapter.rank": [1]}, seeds=1, twin=False, runs=tmp_path)
+    assert bare.train["twins"] == 0
+
+
+def test_a_dry_run_knows_what_waits_for_a_tuning(quick, tmp_path):
+    tune = {"over": {"training.learning_rate": [1e-3, 1e-2]}, "of": "twin"}
+    found = preview_sweep(quick, {"poison.count": [4, 8]}, seeds=2, tune=tune, runs=tmp_path)
+    assert {cell["state"] for cell in found.cells} == {"after tuning"}
+    assert found.train["tunings"] == 2, "the twins of both counts are the same two"
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ({"executor": "slurm"}, "Unknown executor 'slurm'"),
+        ({"workers": 0}, "workers = 0"),
+        ({"workers": "many"}, "workers = 'many'"),
+        ({"executor": "inline", "workers": 2}, "this process alone"),
+        ({"over": {"adapter.rank": list(range(1, 5002))}, "seeds": 2}, "10,002 cells"),
+        ({"over": {"adapter.rank": ["four"]}}, r"adapter\.rank = 'four'"),
+    ],
+)
+def test_what_could_not_be_is_told_before_anything_runs(tiny, ask, message):
+    with pytest.raises(LabError, match=message) as caught:
+        lab.sweep(tiny, **{"over": {}, "seeds": 1, **ask})
+    assert "\n" not in str(caught.value)
+    assert lab.list_runs().empty
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--workers", "0"], ["--executor", "slurm"], ["--over", "adapter.rank=[]"]]
+)
+def test_mistakes_end_with_two(tiny, tmp_path, monkeypatch, capsys, arguments):
+    (tmp_path / "tiny.toml").write_text(tiny.to_toml())
+    monkeypatch.setattr(sys, "argv", ["lab", "sweep", str(tmp_path / "tiny.toml"), *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+def test_a_dry_run_as_json_is_one_document(tiny, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny.toml").write_text(tiny.to_toml())
+    words = [
+        "lab",
+        "sweep",
+        str(tmp_path / "tiny.toml"),
+        "--over",
+        "adapter.rank=1,33",
+        "--dry-run",
+        "--json",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        cli.main()
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["cells"]) == 6
+    assert {"runs", "twins", "tunings"} <= set(found["train"])
