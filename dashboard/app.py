@@ -17,6 +17,7 @@ PAGES = (
     ("spectra.py", "Spectra", ":material/equalizer:"),
     ("compare.py", "Compare", ":material/table_chart:"),
     ("audit.py", "Audit", ":material/policy:"),
+    ("game.py", "Game", ":material/casino:"),
 )
 
 # a picture of our own: Streamlit fetches an icon by name from a font server
