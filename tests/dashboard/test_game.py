@@ -19,7 +19,7 @@ def runs(tmp_path):
 def harmless(app):
     """Nothing that people or data bring is drawn as Markdown or HTML."""
     drawn = [str(t.value) for t in (*app.markdown, *app.caption, *app.error, *app.info, *app.warning)]
-    assert not re.search(r"(?<!\\)(<img|\](?=\()|:red|\*\*c)|\u202e", " ".join(drawn))
+    assert not re.search(r"(?<!\\)(<img|\](?=\()|:red\[|\*\*c)|\u202e", " ".join(drawn))
     html = " ".join(str(block.proto.body) for block in app.get("html"))
     assert "<img" not in html
     cells = [str(cell) for frame in app.dataframe for cell in frame.value.to_numpy().flat]
@@ -115,8 +115,7 @@ def test_answers_are_drawn_as_text(page, runs):
     assert len(app.dataframe) == 4
 
 
-@pytest.mark.parametrize("teams", [0, 1, 12])
-@pytest.mark.parametrize("rule", ["brier", "log"])
+@pytest.mark.parametrize(("teams", "rule"), [(0, "brier"), (1, "log"), (12, "brier")])
 def test_every_state_is_drawn_for_host_and_team(page, runs, teams, rule):
     match, host = bare_match(runs, rule=rule)
     seats = [join_match(match, f"team {i}")[1] for i in range(teams)]
