@@ -88,7 +88,7 @@ def _render_adapter(match: Match, adapter: str, told: dict[str, Any], bet: Bet |
     word = "backdoored" if told["poisoned"] else "clean"
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"### Adapter {match.letter(adapter)}", width="content")
+            st.markdown(f"## Adapter {match.letter(adapter)}", width="content")
             st.badge(
                 word,
                 color="red" if told["poisoned"] else "green",
