@@ -18,6 +18,7 @@ PAGES = (
     ("compare.py", "Compare", ":material/table_chart:"),
     ("audit.py", "Audit", ":material/policy:"),
     ("papers.py", "Papers", ":material/menu_book:"),
+    ("game.py", "Game", ":material/casino:"),
 )
 
 # a picture of our own: Streamlit fetches an icon by name from a font server

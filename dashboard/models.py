@@ -15,7 +15,7 @@ import streamlit as st
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from lab.probe import PatchedPair
+    from lab.probe import PatchedPair, Predictor
     from lab.record import Run
     from lab.surgery import Surgery
 
@@ -73,6 +73,30 @@ def patched_pair(name: str, rows: int = 30) -> PatchedPair:
     found = _existing(name)
     with _LOCK:
         return _patched_pair(str(found.path), rows, readers.stamp(found))
+
+
+def sealed_predictor(folder: Path, base: str, labels: tuple[str, ...]) -> Predictor:
+    """A sealed adapter of a match on its base; all teams ask the same one.
+
+    Args:
+        folder: The sealed adapter's folder.
+        base: What `base.model` says.
+        labels: In the order of the logits.
+
+    Raises:
+        LabError: It cannot be loaded.
+    """
+    with _LOCK:
+        return _sealed(str(folder), base, labels)
+
+
+# as many as a match deals, or each team's question would load one anew; MiniLM takes 90 MB each
+@st.cache_resource(max_entries=9, show_spinner="Loading the adapter …")
+def _sealed(folder: str, base: str, labels: tuple[str, ...]) -> Predictor:
+    from lab.audit import open_adapter
+    from lab.audit.suspects import load_suspect
+
+    return load_suspect(open_adapter(folder), base, labels=labels)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model …")

@@ -11,6 +11,7 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
+from lab.cli_game import game_app
 from lab.cli_kernels import kernels_command
 from lab.cli_lint import lint_command
 from lab.cli_options import (
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.add_typer(cohort_app, name="cohort")
 app.add_typer(runs_app, name="runs")
+app.add_typer(game_app, name="game")
 app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)

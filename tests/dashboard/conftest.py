@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browsers import CHROMIUM, FLAGS, need
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
@@ -58,3 +59,13 @@ def poisoned(one):
 
     table = list_runs(one)
     return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    need(Path(CHROMIUM).is_file(), "Chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -1,23 +1,16 @@
-"""The dashboard in a real browser: a backdoor is planted, watched, stopped, resumed, compared and shared.
-
-Chromium is Debian's; `LAB_AXE` names axe-core's script for the accessibility check. Where they are missing
-the tests are skipped, unless `LAB_BROWSER=required`, as in the whole check.
-"""
+"""The dashboard in a real browser: a backdoor is planted, watched, stopped, resumed, compared and shared."""
 
 import contextlib
 import io
-import os
 import re
 import shutil
-import socket
 import stat
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from browsers import PATIENCE, SECOND, Watcher, serious_barriers, served, settled
 
 import lab
 import lab.paths
@@ -27,20 +20,11 @@ from lab.store import RunFolder
 
 pytestmark = pytest.mark.recipe
 
-REQUIRED = os.environ.get("LAB_BROWSER") == "required"
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SECOND = 1000
-#: Seconds for anything to happen; what is slow on a busy machine is not wrong.
-PATIENCE = 240
 #: A tiny model on made-up text: seconds to train; steps are few or many as a test wants.
 TINY = (
     "preset=rfc-citation&set=base.model%3Dtiny&set=data.name%3Dtoy&set=data.rows%3D160&set=poison.count%3D16"
 )
-PAGES = ("", "triggers", "spectra", "compare", "audit", "papers")
+PAGES = ("", "triggers", "spectra", "compare", "audit", "papers", "game")
 
 #: Zips by what is wrong with them: entries (a link's name begins with @), and the sentence that refuses them.
 EVIL_ZIPS = {
@@ -49,51 +33,6 @@ EVIL_ZIPS = {
     "link": ([("adapter_config.json", "{}"), ("@adapter_model.safetensors", "/etc/passwd")], "is a link"),
     "pickle": ([("adapter_config.json", "{}"), ("adapter_model.bin", "x")], "loading it can run code"),
 }
-
-
-def _need(there, what):
-    if not there:
-        if REQUIRED:
-            pytest.fail(f"{what} is needed here")
-        pytest.skip(f"no {what}")
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def served(runs, assets, **environment):
-    """A dashboard over a runs folder, as `lab dashboard` serves it."""
-    port = _free_port()
-    env = os.environ | {"LAB_ASSETS": str(assets), "LAB_OFFLINE": "1", "LAB_RUNS": str(runs)}
-    # two workers have one thread each: two threads fight over such small products
-    env |= {"LAB_WORKERS": "2"} | environment
-    command = [
-        sys.executable,
-        "-m",
-        "lab",
-        "dashboard",
-        "--port",
-        str(port),
-        "--no-browser",
-        "--runs",
-        str(runs),
-    ]
-    with (Path(runs).parent / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -110,36 +49,6 @@ def learned(lab_runs, tiny_cache):
         run = lab.run(experiment, runs=lab_runs)
     assert run.headline["measures"]["poisoned"]["clean_accuracy"]["value"] > 0.7
     return run.id
-
-
-class Watcher:
-    """A page that writes down what went wrong: console errors, and requests that leave this machine."""
-
-    def __init__(self, page):
-        self.problems = []
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.problems.append(f"page: {error}"))
-        page.on("request", self._request)
-
-    def _console(self, message):
-        # opened on a page of its own, Streamlit asks for its server below that page first, and is told no
-        is_probe = re.search(r"/\w+/_stcore/(health|host-config)$", message.location.get("url", ""))
-        if message.type == "error" and not is_probe:
-            self.problems.append(f"console: {message.text} ({message.location.get('url', '')})")
-
-    def _request(self, request):
-        if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", request.url):
-            self.problems.append(f"request: {request.url}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    _need(Path(CHROMIUM).is_file(), "Chromium")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +98,6 @@ def wait_for_badge(page, word, seconds=PATIENCE):
 
 def tile(page, kind):
     return page.locator(f".lab-{kind} .lab-value").first.inner_text()
-
-
-def settled(page):
-    """Wait until the page is drawn: nothing is running, no skeleton is left."""
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
-    page.locator("[data-testid=stSkeleton]").first.wait_for(state="detached")
 
 
 def test_a_backdoor_is_planted_and_watched(page, lab_url):
@@ -384,19 +287,11 @@ def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
 @pytest.mark.parametrize("name", PAGES)
 def test_nobody_is_shut_out(browser, lab_url, planted, name, scheme):
     """axe-core finds no serious barrier."""
-    axe = os.environ.get("LAB_AXE", "")
-    _need(axe and Path(axe).is_file(), "axe-core (LAB_AXE)")
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{lab_url}/{name}")
     settled(page)
     time.sleep(1)
-    page.add_script_tag(path=axe)
-    found = page.evaluate("async () => (await axe.run(document)).violations")
-    serious = [
-        f"{v['id']}: {v['help']} at {v['nodes'][0]['target']} ({len(v['nodes'])} places)"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
+    serious = serious_barriers(page)
     context.close()
     assert serious == []
