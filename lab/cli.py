@@ -11,8 +11,11 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
+from lab.cli_doctor import doctor_command
 from lab.cli_kernels import kernels_command
+from lab.cli_lessons import lessons_app
 from lab.cli_lint import lint_command
+from lab.cli_notebook import notebook_command
 from lab.cli_options import (
     DeviceOption,
     JsonOption,
@@ -39,6 +42,9 @@ app.command("audit")(audit_command)
 app.command("patch")(patch_command)
 app.command("lint")(lint_command)
 app.command("kernels")(kernels_command)
+app.add_typer(lessons_app, name="lessons")
+app.command("notebook")(notebook_command)
+app.command("doctor")(doctor_command)
 
 
 @app.command("run")

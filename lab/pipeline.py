@@ -90,6 +90,30 @@ def run(
     return Run(folder.path, probe=asked.probe)
 
 
+def finished_run(
+    experiment: str | Path | Experiment, *, runs: str | Path | None = None, twin: bool = True
+) -> str:
+    """The id of the finished run that `run` would only read; "" where something is left to be done.
+
+    Args:
+        experiment: As for `run`.
+        runs: The runs folder.
+        twin: Whether it has to have its clean twin.
+    """
+    from lab.bases import is_preset
+    from lab.prepare import prepare
+
+    asked, folder = settle(load_experiment(experiment)), runs_dir(runs)
+    if is_preset(asked.base.model):
+        base = finished_run(load_experiment(asked.base.model).with_(seed=asked.seed), runs=folder, twin=twin)
+        if not base:
+            return ""
+        asked = asked.with_(**{"base.model": base})
+    prepared = prepare(asked, folder)
+    done = _is_complete(RunFolder(folder / prepared.run_id), prepared, twin and prepared.is_poisoned)
+    return prepared.run_id if done else ""
+
+
 def _tell_prepared(job: Job, prepared: Prepared, twin: bool) -> None:
     """Tell the listener which run it will be, before there is a folder of it."""
     done = _is_complete(RunFolder(job.runs / prepared.run_id), prepared, twin)
