@@ -18,6 +18,7 @@ from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
 from lab.matching import with_matched
 from lab.presets import load_experiment
+from lab.showing import showing
 from lab.tables import MEASURE_KINDS
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def sweep(
         runs: The runs folder.
         twin: Also run the clean twins.
         device: "auto", "cpu", "cuda" or "mps".
-        on_event: Called with every event of every run, and with `{"kind": "cell", …}` for each cell.
+        on_event: Called with every event of every run, and with `{"kind": "cell", …}` for each cell; by
+            default as for `lab.run`.
 
     Returns:
         One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
@@ -89,6 +91,19 @@ def sweep(
     """
     import pandas as pd
 
+    if on_event is None:
+        with showing(None) as view:
+            return sweep(
+                experiment,
+                over,
+                arms=arms,
+                seeds=seeds,
+                tune=tune,
+                runs=runs,
+                twin=twin,
+                device=device,
+                on_event=view,
+            )
     start = load_experiment(experiment)
     first_seed, *_ = chosen_seeds = seed_list(seeds)
     ways = arms or {"": {}}
@@ -105,7 +120,7 @@ def sweep(
     for cell in cells:
         for point in grid_points(tuned_over):
             cell.experiment.with_(**point)
-    listen = on_event or (lambda _: None)
+    listen = on_event
     tuned: dict[str, dict[str, Any]] = {}
     lines = []
     for number, cell in enumerate(cells):

@@ -1,6 +1,7 @@
 """Building lessons: run the source from top to bottom, and keep what it shows beside it.
 
-The built notebook holds every figure in its interactive form and as a PNG, since code hosts run no JavaScript.
+The built notebook holds every figure in its interactive form and as a PNG, since code hosts run no
+JavaScript.
 """
 
 from __future__ import annotations
