@@ -50,9 +50,13 @@ def test_a_run_that_is_only_read_draws_nothing(drawn):
 
 
 def test_an_interrupted_training_says_how_to_go_on(drawn):
-    with pytest.raises(KeyboardInterrupt), NotebookView() as view:
-        events(view, done=False)
-        raise KeyboardInterrupt
+    def interrupted():
+        with NotebookView() as view:
+            events(view, done=False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert "run the cell again" in drawn[-1]
 
 
