@@ -26,20 +26,33 @@ def copy_lessons(folder: Path) -> tuple[list[str], list[str]]:
         LabError: JupyterLab is missing, no lesson is there, or the folder cannot be written.
     """
     check_jupyterlab()
-    shipped = sorted([*notebooks_dir().glob("[0-9][0-9]_*.ipynb"), *notebooks_dir().glob("README.md")])
-    if not shipped:
+    shipped = {path.name: path for path in notebooks_dir().glob("README.md")}
+    for source in sorted(notebooks_dir().glob("[0-9][0-9]_*.py")):
+        built = source.with_suffix(".ipynb")
+        shipped[built.name] = built if built.is_file() else source
+    if not any(name.endswith(".ipynb") for name in shipped):
         raise LabError(f"No lesson lies in {notebooks_dir()}; install the lab again.")
     copied, kept = [], []
     with writing_to(folder, choose="another folder with --folder"):
         folder.mkdir(parents=True, exist_ok=True)
-        for path in shipped:
+        for name, path in shipped.items():
             try:
-                with open(folder / path.name, "xb") as mine:  # x: never over what is there
-                    mine.write(path.read_bytes())
-                copied.append(path.name)
+                with open(folder / name, "xb") as mine:  # x: never over what is there
+                    mine.write(_content(path))
+                copied.append(name)
             except FileExistsError:
-                kept.append(path.name)
+                kept.append(name)
     return copied, kept
+
+
+def _content(path: Path) -> bytes:
+    """A file as the learner gets it; a lesson that was not built is a notebook without outputs."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    from lab.lessons.building import dumped
+    from lab.lessons.sources import read_source
+
+    return dumped(read_source(path)).encode()
 
 
 def check_jupyterlab() -> None:

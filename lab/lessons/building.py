@@ -115,7 +115,7 @@ def dumped(notebook: NotebookNode) -> str:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"  # drawn at random otherwise, so that every build would differ
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+            cell.outputs = [output for output in cell.get("outputs", []) if not _is_noise(output)]
     notebook.metadata = {
         "kernelspec": dict(_KERNEL),
         "language_info": {"name": "python"},

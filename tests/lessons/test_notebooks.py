@@ -9,7 +9,7 @@ import pytest
 
 import lab
 from lab.lessons import LESSONS
-from lab.lessons.building import LARGEST, in_step
+from lab.lessons.building import LARGEST, dumped, in_step
 from lab.lessons.sources import read_source
 from lab.paths import notebooks_dir
 
@@ -33,9 +33,9 @@ def code_cells(source):
     return [cell.source for cell in source.cells if cell.cell_type == "code"]
 
 
-def test_every_source_is_a_lesson_and_is_built():
+def test_every_source_is_a_lesson():
     assert [lesson.source for lesson in LESSONS.values()] == SOURCES
-    assert [lesson.built for lesson in LESSONS.values()] == BUILT
+    assert {*BUILT} <= {lesson.built for lesson in LESSONS.values()}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
@@ -69,14 +69,16 @@ def test_a_built_notebook_keeps_to_the_rules(path):
     assert "plotly.js v" not in text, "no library is kept in an output"
 
 
-@pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("lesson", [e for e in LESSONS.values() if e.built in BUILT], ids=lambda e: e.name)
 def test_a_built_notebook_holds_the_cells_of_its_source(lesson):
     assert in_step(lesson), f"run lab lessons build --lesson {lesson.name}"
 
 
 def test_a_source_that_was_changed_is_noticed(tmp_path, monkeypatch):
     lesson = LESSONS["00"]
-    (tmp_path / lesson.source.name).write_text(lesson.source.read_text(encoding="utf-8") + "\n# %%\n1\n")
-    (tmp_path / lesson.built.name).write_bytes(lesson.built.read_bytes())
+    text = lesson.source.read_text(encoding="utf-8")
+    (tmp_path / lesson.built.name).write_text(dumped(read_source(lesson.source)), encoding="utf-8")
     monkeypatch.setattr("lab.lessons.catalogue.notebooks_dir", lambda: tmp_path)
-    assert not in_step(lesson)
+    for more, same in (("", True), ("\n# %%\n1\n", False)):
+        (tmp_path / lesson.source.name).write_text(text + more, encoding="utf-8")
+        assert in_step(lesson) is same
