@@ -12,8 +12,11 @@ import typer
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
 from lab.cli_game import game_app
+from lab.cli_doctor import doctor_command
 from lab.cli_kernels import kernels_command
+from lab.cli_lessons import lessons_app
 from lab.cli_lint import lint_command
+from lab.cli_notebook import notebook_command
 from lab.cli_options import (
     DeviceOption,
     JsonOption,
@@ -45,6 +48,9 @@ app.command("lint")(lint_command)
 app.command("kernels")(kernels_command)
 app.command("sweep")(sweep_command)
 app.command("reproduce")(reproduce_command)
+app.add_typer(lessons_app, name="lessons")
+app.command("notebook")(notebook_command)
+app.command("doctor")(doctor_command)
 
 
 @app.command("run")

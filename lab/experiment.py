@@ -287,6 +287,26 @@ class Experiment(Knobs):
             _set_dotted(values, key, _defense_tables(value) if key == "defense" else value)
         return self.from_dict(values)
 
+    def dotted(self) -> dict[str, Any]:
+        """Every dotted key with its value, as `with_` takes them; a defense's knobs as `defense.0.p`."""
+        return _dotted_values(self.to_dict())
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of one dotted key: `exp["adapter.rank"]`; Jupyter completes the keys.
+
+        Raises:
+            LabError: No such key.
+        """
+        return lookup(self.dotted(), key, "key")
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.dotted())
+
+    def _repr_html_(self) -> str:
+        from lab.notebook_view import experiment_html
+
+        return experiment_html(self)
+
     @property
     def attack(self) -> str:
         """The name of the attack; "none" for clean data."""
@@ -466,6 +486,18 @@ def _defense_tables(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     return [{"name": v} if isinstance(v, str) else v for v in value]
+
+
+def _dotted_values(values: Any, above: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys; a list of tables by its places, another list as a whole."""
+    if isinstance(values, list) and values and all(isinstance(v, dict) for v in values):
+        values = {str(i): v for i, v in enumerate(values)}
+    if not isinstance(values, dict):
+        return {above: values}
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _dotted_values(value, f"{above}.{key}" if above else key)
+    return out
 
 
 def _registered(value: Any, tag: str, section: str, knobs: Mapping[str, type[Knobs]]) -> Knobs:

@@ -20,6 +20,12 @@ def dashboard_dir() -> Path:
     return beside if (beside / "app.py").is_file() else _PACKAGE / "_dashboard"
 
 
+def notebooks_dir() -> Path:
+    """The lessons: beside a checkout, else inside the wheel."""
+    beside = _PACKAGE.parent / "notebooks"
+    return beside if any(beside.glob("00_*.py")) else _PACKAGE / "_notebooks"
+
+
 def runs_dir(given: str | Path | None = None) -> Path:
     """The runs folder: `given`, else `LAB_RUNS`, else the nearest parent's `runs/`, else `./runs`.
 

@@ -24,6 +24,7 @@ from lab.job import Job, Listener
 from lab.paths import runs_dir
 from lab.presets import load_experiment
 from lab.processes import agree, is_main, main_first, wait
+from lab.showing import showing
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ def run(
         force: Train again what is finished.
         device: "auto", "cpu", "cuda" or "mps".
         report_to: Trainer's trackers.
-        on_event: Called with every event as it happens: `{"kind": …, "step": …, …}`. Passed on only, never
-            written, are the kind "progress" (stage, done, total) and the status of the stages "prepare",
-            "prepared" (run, finished), "wait" (run, text) and "begin" (run: this, its twin, base or parent).
+        on_event: Called with every event as it happens: `{"kind": …, "step": …, …}`. By default a bar is
+            drawn in a notebook and on a terminal (`lab.showing`). Passed on only, never written, are the
+            kind "progress" (stage, done, total) and the status of the stages "prepare", "prepared" (run,
+            finished), "wait" (run, text) and "begin" (run: this, its twin, base or parent).
 
     Returns:
         The finished run.
@@ -79,14 +81,15 @@ def run(
         from lab.train.fit import check_trackers
 
         check_trackers(report_to)
-    job = Job(runs_dir(runs), resolve_device(device), report_to, on_event or (lambda _: None))
-    asked = _with_base_run(job, settle(asked), twin)
-    with job.timed("prepare"), main_first():
-        job.listen({"kind": "status", "step": -1, "stage": "prepare"})
-        prepared = prepare(asked, job.runs)
-    with_twin = twin and prepared.is_poisoned
-    _tell_prepared(job, prepared, with_twin)
-    folder = _complete(job, prepared, twin=with_twin, force=force)
+    with showing(on_event) as listen:
+        job = Job(runs_dir(runs), resolve_device(device), report_to, listen)
+        asked = _with_base_run(job, settle(asked), twin)
+        with job.timed("prepare"), main_first():
+            job.listen({"kind": "status", "step": -1, "stage": "prepare"})
+            prepared = prepare(asked, job.runs)
+        with_twin = twin and prepared.is_poisoned
+        _tell_prepared(job, prepared, with_twin)
+        folder = _complete(job, prepared, twin=with_twin, force=force)
     return Run(folder.path, probe=asked.probe)
 
 
@@ -158,6 +161,20 @@ def look_up(
     run = RunFolder(folder / prepared.run_id)
     is_complete = _is_complete(run, prepared, twin and prepared.is_poisoned)
     return run.id, is_complete, run.state() if run.path.exists() else ""
+
+
+def finished_run(
+    experiment: str | Path | Experiment, *, runs: str | Path | None = None, twin: bool = True
+) -> str:
+    """The id of the finished run that `run` would only read; "" where something is left to be done.
+
+    Args:
+        experiment: As for `run`.
+        runs: The runs folder.
+        twin: Whether it has to have its clean twin.
+    """
+    run_id, is_complete, _ = look_up(load_experiment(experiment), runs=runs, twin=twin)
+    return run_id if is_complete else ""
 
 
 def _tell_prepared(job: Job, prepared: Prepared, twin: bool) -> None:

@@ -41,6 +41,11 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.id}: {self.state}>"
 
+    def _repr_html_(self) -> str:
+        from lab.notebook_view import run_html
+
+        return run_html(self)
+
     @property
     def id(self) -> str:
         """The folder's name."""

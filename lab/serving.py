@@ -101,10 +101,10 @@ def serve(
         environment["LAB_DASHBOARD_PASSWORD_FILE"] = str(check_password_file(password_file))
     # read from the folder that people stand in, its settings would win over nothing but those we leave open
     command = dashboard_command(address=address, port=port, browser=browser)
-    return _wait_for(subprocess.Popen(command, env=environment))
+    return wait_for_server(subprocess.Popen(command, env=environment))
 
 
-def _wait_for(server: subprocess.Popen[bytes]) -> int:
+def wait_for_server(server: subprocess.Popen[bytes]) -> int:
     """The server's exit code; whoever ends this process ends the server with it."""
 
     def end(*_: object) -> None:

@@ -90,6 +90,15 @@ def remove(name: str) -> bool:
     return True
 
 
+def is_cached(name: str) -> bool:
+    """Whether the cache holds all of an asset; nothing is fetched.
+
+    Raises:
+        LabError: Unknown name.
+    """
+    return _is_complete(lookup(ASSETS, name, "asset"))
+
+
 def _is_complete(asset: Asset) -> bool:
     """Whether the cache holds all of it: the marker names this wheel, and every file has its size."""
     folder = asset.cached_folder

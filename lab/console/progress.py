@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -112,21 +112,13 @@ class ProgressView:
         return lambda done, total: self({"kind": "progress", "stage": stage, "done": done, "total": total})
 
     def _status(self, event: dict[str, Any]) -> None:
-        stage = event.get("stage", "")
-        if stage in _SILENT:
-            return
-        self._run = event.get("run", self._run)
-        text = event.get("text") or _STAGES.get(stage, stage)
-        if stage in ("train", "finished"):
-            text = f"{text} {self._run}"
-        if stage == "edit":
-            text = f"{text} {event['parent']} into {self._run}"
-        if stage == "resume":
-            text = f"going on from step {event['step']}"
-        self.console.print(Text(f"· {text}", style=QUIET))
+        if event.get("stage", "") not in _SILENT:
+            self._run = event.get("run", self._run)
+        if told := status_told(event, self._run):
+            self.console.print(Text(f"· {told}", style=QUIET))
 
     def _progress(self, event: dict[str, Any]) -> None:
-        label = f"{_STAGES.get(event['stage'], event['stage'])}"
+        label = stage_told(event["stage"])
         if label != self._label:
             if self._task is not None:
                 self._bars.remove_task(self._task)
@@ -137,12 +129,42 @@ class ProgressView:
             self._task, self._label = None, ""
 
     def _headline(self, event: dict[str, Any]) -> None:
-        m = event["measures"]
-        parts = [
-            f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m if kind not in RELIANCE
-        ]
-        who = "twin" if event.get("model") == "twin" else "poisoned run"
-        self.console.print(Text(f"  {who}: {', '.join(parts)}", style="bold"))
+        self.console.print(Text(f"  {headline_told(event)}", style="bold"))
+
+
+def stage_told(stage: str) -> str:
+    """What people call a stage."""
+    return _STAGES.get(stage, stage)
+
+
+def status_told(event: Mapping[str, Any], run: str) -> str:
+    """A status as a line; "" for one that is only for programs.
+
+    Args:
+        event: The event, as `lab.run` hands it out.
+        run: The run that it is about.
+    """
+    stage = event.get("stage", "")
+    if stage in _SILENT:
+        return ""
+    text = str(event.get("text") or stage_told(stage))
+    if stage in ("train", "finished"):
+        text = f"{text} {run}"
+    if stage == "edit":
+        text = f"{text} {event['parent']} into {run}"
+    if stage == "resume":
+        text = f"going on from step {event['step']}"
+    return text
+
+
+def headline_told(event: Mapping[str, Any]) -> str:
+    """The first measures of a run as a line."""
+    m = event["measures"]
+    parts = [
+        f"{SHORT_NAMES.get(kind, kind)} {percent(m[kind]['value'])}" for kind in m if kind not in RELIANCE
+    ]
+    who = "twin" if event.get("model") == "twin" else "poisoned run"
+    return f"{who}: {', '.join(parts)}"
 
 
 def time_left(seconds: float) -> str:

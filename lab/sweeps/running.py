@@ -13,6 +13,7 @@ from lab.experiment import Experiment
 from lab.matching import with_matched
 from lab.paths import runs_dir
 from lab.presets import load_experiment
+from lab.showing import showing
 from lab.sweeps.doing import Outcome, Place
 from lab.sweeps.executors import Pool, Setting, find_executor
 from lab.sweeps.following import Following
@@ -97,10 +98,10 @@ def sweep(
 
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     folder = runs_dir(runs)
-    listen = on_event or (lambda _: None)
     record = SweepRecord(folder, asked.described())
     place = Place(folder, device)
     with (
+        showing(on_event) as listen,
         record.held(),
         _open(executor, workers, asked, place, record) as (pool, about),
         _Drive(asked, place, pool, record, listen, about) as drive,

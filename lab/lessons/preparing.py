@@ -1,0 +1,85 @@
+"""Making the runs that lessons use beforehand, so that a room of thirty laptops need not train them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.lessons.catalogue import Lesson, LessonRun
+from lab.paths import runs_dir
+
+if TYPE_CHECKING:
+    from lab.job import Listener
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run that lessons ask for.
+
+    Attributes:
+        lessons: The numbers of the lessons that ask for it.
+        run: What is asked for.
+        small: At the small size.
+        seconds: How long it will take here, roughly; 0 where it is finished.
+    """
+
+    lessons: tuple[str, ...]
+    run: LessonRun
+    small: bool
+    seconds: float
+
+
+def plan_runs(
+    lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
+) -> list[Planned]:
+    """What has to be made for some lessons; a run that several of them share stands there once.
+
+    Args:
+        lessons: The lessons.
+        small: At the small size.
+        runs: The runs folder, where finished runs are looked for.
+    """
+    from lab.estimates import estimate_seconds
+
+    wanted: dict[str, tuple[LessonRun, list[str]]] = {}
+    for lesson in lessons:
+        for run in lesson.runs:
+            key = f"{run.twin} {run.experiment(small).to_json()}"
+            wanted.setdefault(key, (run, []))[1].append(lesson.name)
+    folder, planned = runs_dir(runs), []
+    for run, names in wanted.values():
+        done = _is_finished(run, small, folder)
+        seconds = 0.0 if done else estimate_seconds(run.experiment(small), folder).seconds
+        planned.append(Planned(tuple(names), run, small, seconds))
+    return planned
+
+
+def make_runs(
+    planned: Iterable[Planned], *, runs: str | Path | None = None, on_event: Listener | None = None
+) -> None:
+    """Make what is planned; what is finished is read, what was interrupted goes on.
+
+    Args:
+        planned: What `plan_runs` gave.
+        runs: The runs folder.
+        on_event: Called with every event of every run.
+    """
+    import lab
+
+    for each in planned:
+        lab.run(each.run.experiment(each.small), twin=each.run.twin, runs=runs, on_event=on_event)
+
+
+def _is_finished(run: LessonRun, small: bool, runs: Path) -> bool:
+    """Whether `lab.run` would only read it; an empty folder is not worth the loading of data."""
+    from lab.errors import MissingAssetError
+    from lab.pipeline import finished_run
+
+    if not any(runs.glob("*/result.json")):
+        return False
+    try:
+        return bool(finished_run(run.experiment(small), runs=runs, twin=run.twin))
+    except MissingAssetError:  # what it is made of is not here yet, so it is not finished either
+        return False

@@ -1,0 +1,114 @@
+import json
+import sys
+import time
+
+import pytest
+
+import lab
+from lab import cli
+from lab.lessons import LESSONS, LessonRun, shrunk
+from lab.lessons.building import dumped, execute
+from lab.lessons.preparing import make_runs, plan_runs
+from lab.lessons.sources import read_source, solved
+
+TINY = {"probe.scope": "headline", "training.epochs": 1.0, "probe.snapshots": 2}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Lesson 00 with one short run."""
+    lesson = LESSONS["00"]
+    monkeypatch.setattr(lab.lessons.catalogue, "LESSONS", {"00": lesson})
+    runs = (LessonRun("rfc-citation", TINY, twin=False, megabytes=1.0),)
+    monkeypatch.setitem(lab.lessons.LESSONS, "00", type(lesson)(**{**vars(lesson), "runs": runs}))
+    return lab.lessons.LESSONS["00"]
+
+
+def test_what_is_finished_is_not_planned_again(short, tmp_path):
+    planned = plan_runs([short, short], small=True, runs=tmp_path)
+    assert [(p.lessons, p.seconds > 0) for p in planned] == [(("00", "00"), True)]
+    make_runs(planned, runs=tmp_path)
+    assert plan_runs([short], small=True, runs=tmp_path)[0].seconds == 0
+    assert plan_runs([short], small=False, runs=tmp_path)[0].seconds > 0
+
+
+def test_prepare_shows_the_plan_and_asks(short, tmp_path, monkeypatch, capsys):
+    def command(*arguments, answer=""):
+        monkeypatch.setattr(sys, "argv", ["lab", "lessons", *arguments])
+        monkeypatch.setattr("builtins.input", lambda *_: answer)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    where = ("prepare", "--small", "--runs", str(tmp_path))
+    plan = json.loads(command(*where, "--json")[1])
+    assert plan[0]["preset"] == "rfc-citation"
+    assert plan[0]["seconds"] > 0
+    assert not list(tmp_path.glob("tiny-*"))
+    code, out, err = command(*where, "--yes")
+    assert (code, "All 1 runs are there" in out) == (0, True)
+    assert "1 of 1 runs are to be made" in err
+    assert "0 of 1 runs are to be made" in command(*where, "--yes")[2]
+
+
+def test_the_list_names_every_exercise(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lab", "lessons", "list"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    out = capsys.readouterr().out
+    for text in ("00 Your first backdoor", *(e.name for e in lab.lessons.EXERCISES.values())):
+        assert text in out
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda e: e.name)
+def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_ASSETS", str(tmp_path / "cache"))
+    source = read_source(lesson.source)
+    execute(solved(source), small=True, strict=True, runs=tmp_path)
+    asked = plan_runs([lesson], small=True, runs=tmp_path)
+    assert [run.seconds for run in asked] == [0] * len(lesson.runs)
+    built = execute(source, small=True, runs=tmp_path)
+    shown = dumped(built)
+    assert "not yet" in shown
+    assert "✓ right" not in shown
+
+
+@pytest.mark.recipe
+def test_the_stop_button_stops_a_training_and_asking_again_goes_on(tmp_path, monkeypatch):
+    from jupyter_client.manager import start_new_kernel
+
+    monkeypatch.setenv("LAB_ASSETS", str(tmp_path / "cache"))
+    asked = shrunk() | {"probe.scope": "headline", "training.epochs": 0.0, "training.steps": 1500}
+    code = (
+        f"import lab\nrun = lab.run('rfc-citation', {asked!r}, twin=False, runs={str(tmp_path)!r})\nrun.state"
+    )
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute(code)
+        folder = wait_for(lambda: next(tmp_path.glob("tiny-*/checkpoints/*/COMPLETE"), None)).parents[2]
+        manager.interrupt_kernel()
+        assert reply(client)["ename"] == "KeyboardInterrupt"
+        assert lab.load_run(str(folder.name), tmp_path).state == "stopped"
+        client.execute(
+            code.replace("run.state", "print(run.state, run.result['training']['resumed_from'] > 0)")
+        )
+        assert reply(client)["status"] == "ok"
+        found = lab.load_run(folder.name, tmp_path)
+        assert (found.state, found.result["training"]["resumed_from"] > 0) == ("finished", True)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def reply(client):
+    return client.get_shell_msg(timeout=900)["content"]
+
+
+def wait_for(find, seconds=600):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := find():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it never came")
