@@ -11,8 +11,8 @@ import typer
 
 from lab.cli_audit import audit_command
 from lab.cli_cohort import cohort_app
-from lab.cli_game import game_app
 from lab.cli_doctor import doctor_command
+from lab.cli_game import game_app
 from lab.cli_kernels import kernels_command
 from lab.cli_lessons import lessons_app
 from lab.cli_lint import lint_command
