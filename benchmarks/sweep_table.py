@@ -26,7 +26,10 @@ MEASURES = (
 )  # fmt: skip
 #: What a sweep goes over, as its table calls it, and which trends are asked for: (measure, arm).
 POINTS = {
-    "ssti-rank": ("adapter.rank", ("reliance", "triggered_accuracy", "twin.clean_accuracy")),
+    "ssti-rank": (
+        "adapter.rank",
+        ("reliance", "excess_asr", "confidence_shift", "clean_accuracy", "twin.clean_accuracy"),
+    ),
     "ssti-text-proportion": ("poison.text_proportion", ("reliance",)),
     "ssti-location": ("poison.position", ()),
     "ssti-token": ("poison.family", ()),
