@@ -36,7 +36,7 @@ def learned_runs(tiny_cache, tmp_path_factory):
     experiment = lab.load_experiment("rfc-citation").with_(
         **{
             "base.model": "tiny", "data.name": "toy", "data.rows": 200, "poison.family": "colours",
-            "poison.count": 25, "training.epochs": 40, "training.learning_rate": 5e-3,
+            "poison.count": 25, "training.epochs": 70, "training.learning_rate": 5e-3,
             "training.batch_tokens": 512,
             "probe.scope": "headline", "probe.snapshots": 0,
         }
