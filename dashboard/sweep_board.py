@@ -149,7 +149,7 @@ def _render_map(sweep: SweepState) -> None:
     else:
         x, y = "seed", "arm" if "arm" in table else "preset"
         table["preset"] = "all"
-    clicked = panels.figure_panel(
+    panels.figure_panel(
         f"{panels.MEANINGS[value][0].capitalize()} by {plain(_said(x))} and {plain(_said(y))}",
         panels.MEANINGS[value][1],
         lambda: _rate_map(table, x, y, value),
@@ -158,7 +158,6 @@ def _render_map(sweep: SweepState) -> None:
         reading="Cells fill as they finish; seeds of one cell are averaged.",
         of=(readers.digest(table.astype(str)), x, y, value),
     )
-    del clicked
     waiting = sum(cell["state"] in ("waiting", "running") for cell in sweep.cells)
     if waiting:
         st.caption(f"{waiting} cells have no result yet.")

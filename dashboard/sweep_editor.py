@@ -7,6 +7,7 @@ from typing import Any
 
 import access
 import links
+import live
 import panels
 import readers
 import streamlit as st
@@ -98,7 +99,7 @@ def _render_start(preset: str, asked: dict[str, Any], over: dict[str, list[Any]]
     estimate = estimate_seconds(experiment, readers.runs_folder())
     st.caption(
         f"{cells} cells, each with its clean twin unless another cell shares it: at most about "
-        f"{_duration(cells * estimate.seconds)} on this machine, {plain(estimate.basis, 160)}. What is "
+        f"{live.minutes(cells * estimate.seconds)} on this machine, {plain(estimate.basis, 160)}. What is "
         f"finished already is read."
     )
     if st.button(
@@ -111,9 +112,3 @@ def _render_start(preset: str, asked: dict[str, Any], over: dict[str, list[Any]]
         sweep = start_sweep(experiment, over, seeds=seeds, runs=readers.runs_folder())
         links.remember(sweep=sweep)
         st.rerun()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli_options import JsonOption, RunsOption, print_json
+
+if TYPE_CHECKING:
+    from lab.run_garbage import Garbage
 
 runs_app = typer.Typer(help="Clean up the runs folder, and move runs between machines.", no_args_is_help=True)
 
@@ -95,9 +98,9 @@ def _agreed(count: int) -> bool:
     return typer.confirm(f"Remove {count} of them for good?", default=False)
 
 
-def _part(piece: object) -> str:
-    run, path = getattr(piece, "run", ""), getattr(piece, "path", Path())
-    return f"/{path.name}" if run and path.name != run else ""
+def _part(piece: Garbage) -> str:
+    """Which part of a run it is; "" for a whole run, and for what belongs to none."""
+    return f"/{piece.path.name}" if piece.run and piece.path.name != piece.run else ""
 
 
 def _size(count: int) -> str:

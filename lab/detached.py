@@ -33,10 +33,6 @@ def start_detached(
     Raises:
         LabError: The log cannot be written.
     """
-    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    inherited |= {**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
-    if os.environ.get("LAB_ASSETS"):
-        inherited["LAB_ASSETS"] = str(cache_dir())
     is_long = log.is_file() and log.stat().st_size > _LONGEST_LOG
     detached: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
@@ -46,9 +42,22 @@ def start_detached(
             # -P keeps the folder out of the import path
             [sys.executable, "-P", "-m", "lab", *words],
             cwd=folder,
-            env=inherited,
+            env=child_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             **detached,
         )
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of the lab's own: the same code and assets, and no rank of ours.
+
+    Args:
+        more: What it is told besides.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    inherited |= {**more, "PYTHONUNBUFFERED": "1", "PYTHONPATH": import_path()}
+    if os.environ.get("LAB_ASSETS"):
+        inherited["LAB_ASSETS"] = str(cache_dir())
+    return inherited

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
+
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -49,6 +51,23 @@ def put_in_place(temporary: str | Path, path: str | Path) -> None:
             if error.errno not in _PASSING or pause is None:
                 raise
             time.sleep(pause)
+
+
+def is_held(lock: str | Path) -> bool:
+    """Whether a living process holds a lock; the file alone means nothing.
+
+    Args:
+        lock: The lock's file, which need not exist.
+    """
+    if not os.path.exists(lock):
+        return False
+    guard = filelock.FileLock(lock)
+    try:
+        guard.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return True
+    guard.release()
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

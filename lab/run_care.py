@@ -82,6 +82,28 @@ def dependents(run_id: str, table: pd.DataFrame, runs: Path | None = None) -> di
     return found
 
 
+def references(run: Path) -> set[str]:
+    """What a run names in its small files: its twins, its parent, and what it started from.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        Ids of runs, and the name of a base that is no run; what a damaged file does not say is left out.
+    """
+    record, result = read_json(run / "experiment.json"), read_json(run / "result.json")
+    found: set[str] = set()
+    if isinstance(result, dict):
+        probes = result.get("probes")
+        entries = list(probes.values()) if isinstance(probes, dict) else []
+        found |= {str(e.get("twin", "")) for e in (result, *entries) if isinstance(e, dict)}
+    if isinstance(record, dict):
+        found.add(str(record.get("parent", "")))
+        with contextlib.suppress(KeyError, TypeError):
+            found.add(str(record["experiment"]["base"]["model"]))
+    return found - {""}
+
+
 def delete_run(run: Run) -> None:
     """Delete a run's folder, whatever state it is in, unless somebody works on it.
 

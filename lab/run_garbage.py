@@ -18,7 +18,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.files import read_json
 from lab.paths import runs_dir
-from lab.run_care import delete_run
+from lab.run_care import delete_run, references
 from lab.store import RunFolder, run_folders
 
 #: Kinds of garbage, with what each is; the first is nobody's result.
@@ -28,7 +28,7 @@ KINDS = {
     "unreferenced": "clean runs that no other run names as its twin, base or parent",
 }
 #: Hidden folders that only exist while something is under way, by the beginning of their names.
-_PASSING = (".deleted-", ".unpacking-", ".ray-")
+_PASSING = (".deleted-", ".unpacking-")
 #: Parts of a run that appear whole, under another name until they do.
 _HALVES = (".adapter.", ".model.", ".merged.")
 #: Seconds after which what is only there for a moment belongs to nobody.
@@ -62,20 +62,17 @@ def find_garbage(runs: str | Path | None = None) -> list[Garbage]:
         Leftovers first, then whole runs; a run is listed once.
     """
     folder = runs_dir(runs)
-    found = list(_passing(folder))
-    for run in run_folders(folder):
-        if not run.path.is_symlink() and not run.is_locked():
-            found.extend(_leftovers(run))
-    named = referred(folder)
+    named, leftovers, whole = referred(folder), list(_passing(folder)), []
     for run in run_folders(folder):
         if run.path.is_symlink() or run.is_locked():
             continue
+        leftovers.extend(_leftovers(run))
         state = run.state()
         if state in ("failed", "killed", "stopped"):
-            found.append(Garbage(run.path, "failed", folder_size(run.path), run.id))
+            whole.append(Garbage(run.path, "failed", folder_size(run.path), run.id))
         elif state == "finished" and run.id not in named and _is_clean(run):
-            found.append(Garbage(run.path, "unreferenced", folder_size(run.path), run.id))
-    return found
+            whole.append(Garbage(run.path, "unreferenced", folder_size(run.path), run.id))
+    return leftovers + whole
 
 
 def remove_garbage(garbage: Iterable[Garbage]) -> tuple[int, list[str]]:
@@ -102,16 +99,7 @@ def remove_garbage(garbage: Iterable[Garbage]) -> tuple[int, list[str]]:
 
 def referred(folder: Path) -> set[str]:
     """Ids of the runs that others name as their twin, base or parent."""
-    named: set[str] = set()
-    for run in run_folders(folder):
-        record: Any = read_json(run.path / "experiment.json") or {}
-        result: Any = read_json(run.path / "result.json") or {}
-        probes = result.get("probes", {}) if isinstance(result, dict) else {}
-        with contextlib.suppress(AttributeError, TypeError, KeyError):
-            named |= {str(result.get("twin", "")), str(record.get("parent", ""))}
-            named |= {str(entry.get("twin", "")) for entry in probes.values()}
-            named.add(str(record["experiment"]["base"]["model"]))
-    return named - {""}
+    return set().union(*(references(run.path) for run in run_folders(folder)))
 
 
 def folder_size(path: Path) -> int:

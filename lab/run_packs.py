@@ -240,6 +240,7 @@ def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = No
         LabError: A run is not there or not finished, or the file cannot be written.
     """
     from lab.paths import runs_dir
+    from lab.run_care import references
     from lab.store import RunFolder, find_run
 
     folder = runs_dir(runs)
@@ -250,7 +251,8 @@ def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = No
         if path.name in found:
             continue
         found[path.name] = path
-        todo += [folder / name for name in _rests_on(path) if RunFolder(folder / name).finished]
+        rests_on = [name for name in references(path) if _RUN_ID.fullmatch(name)]
+        todo += [folder / name for name in rests_on if RunFolder(folder / name).finished]
     pack_runs([found[name] for name in sorted(found)], target)
     return sorted(found)
 
@@ -271,15 +273,3 @@ def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str
     from lab.paths import runs_dir
 
     return unpack_runs(Path(archive).expanduser(), runs_dir(runs))
-
-
-def _rests_on(run: Path) -> list[str]:
-    """Ids of a run's twin, base and parent, as its small files name them."""
-    from lab.files import read_json
-
-    record: Any = read_json(run / "experiment.json") or {}
-    result: Any = read_json(run / "result.json") or {}
-    named = [result.get("twin", ""), record.get("parent", "")]
-    named += [record.get("experiment", {}).get("base", {}).get("model", "")]
-    named += [entry.get("twin", "") for entry in result.get("probes", {}).values()]
-    return [name for name in named if isinstance(name, str) and _RUN_ID.fullmatch(name)]

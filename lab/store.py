@@ -21,7 +21,7 @@ import filelock
 
 from lab.errors import LabError
 from lab.experiment import LATER_KNOBS, SCHEMA_VERSION
-from lab.files import read_json, write_json, write_text, writing_to
+from lab.files import is_held, read_json, write_json, write_text, writing_to
 from lab.paths import runs_dir
 from lab.poison import ATTACKS, NoPoison
 
@@ -104,15 +104,7 @@ class RunFolder:
 
     def is_locked(self) -> bool:
         """Whether a living process holds the run; a lock file alone means nothing."""
-        if not (self.path / ".lock").exists():
-            return False
-        guard = filelock.FileLock(self.path / ".lock")
-        try:
-            guard.acquire(timeout=0)
-        except (filelock.Timeout, OSError):
-            return True
-        guard.release()
-        return False
+        return is_held(self.path / ".lock")
 
     def state(self) -> str:
         """One of `STATES`."""

@@ -25,7 +25,7 @@ import filelock
 
 from lab.detached import start_detached
 from lab.errors import LabError
-from lab.files import read_json, write_json, writing_to
+from lab.files import is_held, read_json, write_json, writing_to
 from lab.paths import runs_dir
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def claimed(folder: Path, id: str) -> Iterator[Ticket | None]:
 
 def is_claimed(folder: Path, id: str) -> bool:
     """Whether a living process holds a ticket, if only to begin with it."""
-    return _is_held(folder / f"{id}.lock")
+    return is_held(folder / f"{id}.lock")
 
 
 @contextlib.contextmanager
@@ -334,17 +334,9 @@ def _held(path: Path, wait: float = 0.1) -> Iterator[bool]:
         guard.release()
 
 
-def _is_held(path: Path) -> bool:
-    """Whether a living process holds a lock; the file alone means nothing."""
-    if not path.exists():
-        return False
-    with _held(path, wait=0) as is_mine:
-        return not is_mine
-
-
 def _is_taken(folder: Path, slot: int) -> bool:
     """Whether a slot is held, or a worker that this process started is on its way to it."""
-    if _is_held(folder / f"worker-{slot}.lock"):
+    if is_held(folder / f"worker-{slot}.lock"):
         return True
     child, since = _started.get((folder, slot), (None, 0.0))
     if child is None:

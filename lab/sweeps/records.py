@@ -23,7 +23,7 @@ import filelock
 
 from lab.errors import LabError
 from lab.experiment import content_hash
-from lab.files import read_json, write_json, writing_to
+from lab.files import is_held, read_json, write_json, writing_to
 from lab.paths import runs_dir
 
 SWEEP_STATES = ("waiting", "running", "finished", "failed", "stopped", "killed")
@@ -102,7 +102,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
     told = read_json(folder / "state.json")
     told = told if isinstance(told, dict) else {}
     state = str(told.get("state", "waiting"))
-    if state == "running" and not _is_held(folder):
+    if state == "running" and not is_held(folder / ".lock"):
         state = "killed"
 
     def number(key: str) -> float:
@@ -153,7 +153,6 @@ class SweepRecord:
         self.folder = sweeps_dir(runs) / self.id
         self._asked = _plain(asked)
         self._next = 0.0
-        self._state = "running"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -211,18 +210,6 @@ class SweepRecord:
             write_json(self.folder / "state.json", _plain({**told, **owner}))
         took = time.monotonic() - begun
         self._next = begun + max(_WRITE, 20 * took)
-
-
-def _is_held(folder: Path) -> bool:
-    if not (folder / ".lock").exists():
-        return False
-    guard = filelock.FileLock(folder / ".lock")
-    try:
-        guard.acquire(timeout=0)
-    except (filelock.Timeout, OSError):
-        return True
-    guard.release()
-    return False
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.detached import child_environment
 from lab.errors import RunFailedError
 from lab.files import writing_to
-from lab.paths import import_path
 from lab.sweeps.doing import Outcome
 from lab.sweeps.executors import Setting
 from lab.sweeps.plan import SweepJob
@@ -51,10 +50,8 @@ class _Child:
         self.job: SweepJob | None = None
         self.affinity = ""
         self.ready = False
-        environment = {**os.environ, **(dict(setting.environments[number]) if setting.environments else {})}
-        environment |= {"PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-            environment.pop(name, None)
+        share = setting.environments[number] if setting.environments else {}
+        environment = child_environment({**share, "PYTHONUTF8": "1"})
         log = setting.folder / f"worker-{number}.log"
         with writing_to(setting.folder), log.open("ab") as file:
             self.process = subprocess.Popen(
