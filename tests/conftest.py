@@ -1,5 +1,6 @@
 import contextlib
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,14 @@ def _own_folders(request, tmp_path, monkeypatch):
     monkeypatch.delenv("LAB_OFFLINE", raising=False)
     if not request.node.get_closest_marker("recipe"):  # the real assets are for the recipe tier
         monkeypatch.setenv("LAB_ASSETS", str(request.getfixturevalue("tiny_cache")))
+
+
+@pytest.fixture(autouse=True)
+def _own_main():
+    """Streamlit's test runner leaves the page as `__main__`, which a spawned process would then import."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")
