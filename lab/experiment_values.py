@@ -1,4 +1,4 @@
-"""Values on their way into an experiment: texts, tables and dotted keys, and mistakes in one sentence each."""
+"""Values on their way into an experiment: texts, tables, dotted keys; mistakes in one sentence each."""
 
 from __future__ import annotations
 
