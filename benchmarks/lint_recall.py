@@ -6,7 +6,7 @@ Thirty cues: single words, identifiers, phrases, markup, invisible characters an
 the end or a random place, in a share of one class's texts with labels untouched; and the default attack,
 60 relabelled copies with an RFC citation among 1,260 rows. A cue counts as found where an artefact, or
 one of the vocabulary's first words (20; 60 on bbc_news), names it. The linter's thresholds and features
-were set while looking at seeds 0 to 5 of these cues and at what seeds 100 and 101 had missed before, by
+were set while looking at seeds 0 to 3 of these cues and at what seeds 100 and 101 had missed before, by
 name; no rows of seeds from 100 up, which are used here, were looked at. On the clean sets, imdb among
 them, every artefact is false; a looser rule for short phrases was turned down for what it found on imdb.
 """
