@@ -44,9 +44,9 @@ def render() -> None:
     with st.expander("**A new sweep**: a grid of settings × seeds", expanded=not sweeps):
         sweep_editor.render()
     if not sweeps:
-        panels.nothing(
-            "No sweep has been run here yet.",
-            "Start one above, or in a terminal: `lab sweep rfc-citation --over adapter.rank=1,4,16`.",
+        st.caption(
+            "No sweep has been run here yet. Start one above, or in a terminal: "
+            "`lab sweep rfc-citation --over adapter.rank=1,4,16`."
         )
         return
     ids = [sweep.id for sweep in sweeps]

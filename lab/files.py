@@ -6,7 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,38 @@ from lab.errors import LabError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What a network disk says for a moment: a handle that another machine's write made stale, a file in use.
+_PASSING = (errno.ESTALE, errno.EBUSY)
+#: Seconds to wait before each further try: 0.75 in all, longer than a file server takes to sort itself out,
+#: and short enough for who waits for an answer.
+_PAUSES = (0.01, 0.04, 0.1, 0.2, 0.4)
+
+
+def put_in_place(temporary: str | Path, path: str | Path) -> None:
+    """Give a file or folder its name at once, in place of what had it; a network disk is asked again.
+
+    Args:
+        temporary: What is ready, on the same disk; nobody else may move or remove it.
+        path: The name it shall have.
+
+    Raises:
+        OSError: The system refuses, and goes on refusing where the refusal is of the kind that passes.
+    """
+    for tried, pause in enumerate((*_PAUSES, None)):
+        try:
+            os.replace(temporary, path)
+            return
+        except FileNotFoundError:
+            # what is the caller's alone and is gone after a refusal was moved, and the server's answer lost;
+            # the target says nothing, since another process may have replaced or removed it by now
+            if tried:
+                return
+            raise
+        except OSError as error:
+            if error.errno not in _PASSING or pause is None:
+                raise
+            time.sleep(pause)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,7 +60,7 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            put_in_place(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -41,21 +75,29 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically."""
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        # not the process's number, which threads share, and machines with a common disk
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             table.to_parquet(temporary, index=False)
-            os.replace(temporary, path)
+            put_in_place(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path) -> Any | None:
     """Read a JSON file; None where it is missing or not whole."""
-    try:
-        with open(path, "rb") as file:
-            return json.loads(file.read())
-    except (OSError, ValueError, RecursionError):  # brackets without end are no whole file either
-        return None
+    for pause in (*_PAUSES, None):
+        try:
+            with open(path, "rb") as file:
+                return json.loads(file.read())
+        except (ValueError, RecursionError):  # brackets without end are no whole file either
+            return None
+        except OSError as error:
+            # a reader whose file was replaced on another machine must not take a whole run for a corrupt one
+            if error.errno not in _PASSING or pause is None:
+                return None
+            time.sleep(pause)
+    return None
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from lab.errors import LabError
-from lab.files import read_json, write_text, writing_to
+from lab.files import put_in_place, read_json, write_text, writing_to
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def discard(folder: RunFolder) -> None:
     hidden = path.parent / f"{_DELETED}{path.name}-{secrets.token_hex(4)}"
     with writing_to(path.parent):
         with _claimed(folder):
-            os.replace(path, hidden)
+            put_in_place(path, hidden)
         for leftover in path.parent.glob(f"{_DELETED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lab.paths import runs_dir
-from lab.store import RunFolder, listing_line, listing_table
+from lab.store import RunFolder, is_gone, listing_line, listing_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,10 @@ class RunIndex:
             except OSError:  # no run, or gone in this moment
                 continue
             if known is None or known[0] != signature or _is_fresh(signature, now):
-                line = listing_line(RunFolder(self.runs / name))
+                folder = RunFolder(self.runs / name)
+                line = listing_line(folder)
+                if is_gone(folder, line):
+                    continue
                 # the line's own look at the lock is what it is compared with the next time
                 locked = signature.result is None and line["state"] == "running"
                 has_changed = has_changed or known is None or _differ(known[1], line)

@@ -235,7 +235,13 @@ def list_runs(runs: str | Path | None = None) -> pd.DataFrame:
     Returns:
         A table indexed by nothing, newest first; empty (with the leading columns) where there is no run.
     """
-    return listing_table([listing_line(folder) for folder in run_folders(runs_dir(runs))])
+    lines = [(folder, listing_line(folder)) for folder in run_folders(runs_dir(runs))]
+    return listing_table([line for folder, line in lines if not is_gone(folder, line)])
+
+
+def is_gone(folder: RunFolder, line: Mapping[str, Any]) -> bool:
+    """Whether a run was deleted while its line was read, which then would call it corrupt."""
+    return line["state"] == "corrupt" and not os.path.isfile(folder.path / "experiment.json")
 
 
 def listing_table(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:

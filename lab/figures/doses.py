@@ -13,6 +13,7 @@ from pandas.api.types import is_numeric_dtype
 from lab import stats
 from lab.figures import style
 from lab.figures._dose_axis import Doses
+from lab.figures._half_counts import add_half_count
 from lab.figures._tables import need
 from lab.figures.text import evidence, rows_said, safe_text
 from lab.tables import DIFFERENCES, MEASURE_KINDS
@@ -49,7 +50,8 @@ def dose_response(
 
     Returns:
         Per group: the band (95 % bootstrap over seeds), the line of means, the points. customdata of a
-        point: [run, dose, response, seed].
+        point: [run, dose, response, seed]. Attack success over poison counts also has the fitted curve
+        (`lab.stats.fit_dose_response`), dotted, and a diamond with an error bar at its half count.
 
     Raises:
         LabError: If the table lacks x, y or group.
@@ -66,6 +68,8 @@ def dose_response(
     for i, (name, part) in enumerate(groups):
         label = safe_text(f"{group} {name!s}" if group and is_numeric_dtype(rows[group]) else name)
         _add_group(figure, part, (x, y), label, colours[i], _SYMBOLS[i % len(_SYMBOLS)], len(groups) > 1)
+        if doses.scale != "even":
+            add_half_count(figure, part, (x, y), label, colours[i])
     figure.update_xaxes(title_text=safe_text(x.replace("_", " ")), **doses.axis())
     _label_responses(figure, rows, y)
     return figure

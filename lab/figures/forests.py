@@ -21,7 +21,7 @@ _LOOKS = {
     "disagrees": (style.COLOURS["poisoned"], "x"),
     "cannot say": ("#0072B2", "triangle-up"),
 }
-_LINE = 38  # pixels for a claim
+_LINE = 44
 _LONGEST = 46  # characters of a claim beside the axis
 
 

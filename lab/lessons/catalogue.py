@@ -59,7 +59,7 @@ class LessonRun:
         """What is asked for in the given size."""
         from lab.presets import load_experiment
 
-        return load_experiment(self.preset).with_(**(shrunk() if small else {}), **self.changes)
+        return load_experiment(self.preset).with_(**{**(shrunk() if small else {}), **self.changes})
 
 
 @dataclass(frozen=True)

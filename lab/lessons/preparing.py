@@ -11,6 +11,7 @@ from lab.lessons.catalogue import Lesson, LessonRun
 from lab.paths import runs_dir
 
 if TYPE_CHECKING:
+    from lab.experiment import Experiment
     from lab.job import Listener
 
 
@@ -77,9 +78,21 @@ def _is_finished(run: LessonRun, small: bool, runs: Path) -> bool:
     from lab.errors import MissingAssetError
     from lab.pipeline import finished_run
 
-    if not any(runs.glob("*/result.json")):
+    asked = run.experiment(small)
+    if not any(runs.glob("*/result.json")) or not _is_here(asked):
         return False
     try:
-        return bool(finished_run(run.experiment(small), runs=runs, twin=run.twin))
+        return bool(finished_run(asked, runs=runs, twin=run.twin))
     except MissingAssetError:  # what it is made of is not here yet, so it is not finished either
         return False
+
+
+def _is_here(asked: Experiment) -> bool:
+    """Whether model and data are in the cache: a plan fetches nothing."""
+    from lab.assets.cache import is_cached
+    from lab.corpus import DATASETS
+    from lab.train.models import MODELS
+
+    model, data = MODELS.get(asked.base.model), DATASETS.get(asked.data.name)
+    assets = [entry.asset for entry in (model, data) if entry is not None and entry.asset]
+    return all(is_cached(name) for name in assets)

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
-from scipy import stats as distributions
+from scipy import special
 
 from lab.errors import LabError
 
@@ -160,6 +159,8 @@ def _loss(x: Numbers, hits: Numbers, rows: Numbers, background: float, place: fl
 
 def _fit(x: Numbers, hits: Numbers, rows: Numbers, background: float) -> tuple[float, float]:
     """The most likely place (log half count) and slope; several starts, since the surface has flat parts."""
+    from scipy import optimize  # it takes a third of a second to import, and few who count need it
+
     found = [
         optimize.minimize(
             lambda v: _loss(x, hits, rows, background, v[0], math.exp(v[1])),
@@ -176,6 +177,8 @@ def _fit(x: Numbers, hits: Numbers, rows: Numbers, background: float) -> tuple[f
 
 def _profile(x: Numbers, hits: Numbers, rows: Numbers, background: float, place: float) -> float:
     """The smallest loss over all slopes with the half count fixed."""
+    from scipy import optimize
+
     low, high = map(math.log, _SLOPES)
     grid = np.linspace(low, high, 60)
     values = [_loss(x, hits, rows, background, place, math.exp(s)) for s in grid]
@@ -213,11 +216,13 @@ def _interval(
     free: int,
 ) -> tuple[float, float]:
     """Where the profile's deviance crosses the quantile, on either side; 0 or infinite where it does not."""
+    from scipy import optimize
+
     best = _loss(x, hits, rows, background, place, slope)
     if more > 1:
-        limit = more * float(distributions.f.ppf(confidence, 1, free))
+        limit = more * float(special.fdtri(1, free, confidence))
     else:
-        limit = float(distributions.chi2.ppf(confidence, 1))
+        limit = float(special.chdtri(1, 1 - confidence))
 
     def over(at: float) -> float:
         return 2 * (_profile(x, hits, rows, background, at) - best) - limit

@@ -121,3 +121,40 @@ def test_a_table_as_a_sweep_returns_it_is_read_with_its_intervals():
     assert "interval 73." in of_twin.data[2].hovertext[0]
     assert of_twin.data[2].marker.color == COLOURS["twin"]
     assert tuple(of_twin.layout.yaxis.range) == tuple(figure.layout.yaxis.range)
+
+
+def counts(rates, n=400, twin=0.1):
+    doses = [2, 4, 8, 16, 32]
+    return pd.DataFrame(
+        {
+            "poison.count": doses * 3,
+            "attack_success_rate": rates * 3,
+            "attack_success_rate.n": n,
+            "twin.attack_success_rate": twin,
+            "seed": [0] * 5 + [1] * 5 + [2] * 5,
+        }
+    )
+
+
+def test_attack_success_over_counts_has_its_half_count():
+    figure = dose_response(counts([0.12, 0.2, 0.5, 0.85, 0.99]), "poison.count")
+    *_, curve, half = figure.data
+    assert curve.line.dash == "dot"
+    assert half.y[0] == pytest.approx(0.55), "half way from the twin's rate to all"
+    assert 7 < half.x[0] < 10
+    assert half.error_x.array[0] > 0
+    assert "n = 6000" in half.hovertext[0]
+    assert list(curve.y) == sorted(curve.y)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        counts([0.1, 0.1, 0.12, 0.2, 0.3]),
+        counts([0.1, 0.2, 0.5, 0.9, 1.0]).drop(columns="attack_success_rate.n"),
+        counts([0.1, 0.2, 0.5, 0.9, 1.0]).rename(columns={"poison.count": "adapter.rank"}),
+    ],
+)
+def test_where_no_half_count_is_known_none_is_drawn(table):
+    x = "poison.count" if "poison.count" in table else "adapter.rank"
+    assert len(dose_response(table, x).data) == 3

@@ -11,6 +11,7 @@ from lab import figures
 from lab.errors import LabError
 from lab.figures import style
 from lab.kernel_study import STUDY_COLUMNS
+from lab.paper_cards import CARD_COLUMNS
 from lab.probe import ENTROPY_COLUMNS, KERNEL_COLUMNS, PATCHING_COLUMNS
 from lab.tables import MEASURE_COLUMNS, SPECTRUM_COLUMNS
 from lab.theory_check import PAIR_COLUMNS
@@ -39,6 +40,7 @@ NOTHING = [
     ("threshold_curve", pd.DataFrame(columns=THRESHOLD), ()),
     *[(name, pd.DataFrame(columns=list(MEASURE_COLUMNS)), ()) for name in OF_MEASURES],
     *[(name, pd.DataFrame(columns=list(SPECTRUM_COLUMNS)), ()) for name in OF_SPECTRA],
+    ("claim_forest", pd.DataFrame(columns=list(CARD_COLUMNS)), ()),
     ("loss_curve", pd.DataFrame(columns=["step", "loss"]), ()),
     ("generalization_matrix", pd.DataFrame(columns=list(MEASURE_COLUMNS)), ({},)),
     ("dose_response", pd.DataFrame(columns=["rank", "attack_success_rate"]), ("rank",)),
