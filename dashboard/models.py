@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,18 +22,35 @@ if TYPE_CHECKING:
 
 #: No two sessions ask a shared model at once: one's edits would answer the other.
 _LOCK = threading.RLock()
+#: Seconds; without any, who lets go of a lock mostly has it again before the next one wakes up.
+_COURTESY = 0.01
 
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
     """Ask a model: alone, and with one thread while a training runs, which more would slow tenfold."""
+    with _LOCK:
+        _settle_threads()
+        yield
+
+
+def let_others_ask() -> None:
+    """Between two steps of long work inside `at_work`, let whoever waits for a model go first.
+
+    Only for work on models that no page shares, and that draws nothing from torch's generator across steps.
+    """
+    _LOCK.release()
+    time.sleep(_COURTESY)
+    _LOCK.acquire()
+    _settle_threads()
+
+
+def _settle_threads() -> None:
     import torch
 
-    with _LOCK:
-        threads = _threads()
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        yield
+    threads = _threads()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def predictor_run(name: str) -> Run:

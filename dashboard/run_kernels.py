@@ -6,6 +6,8 @@ was measured is kept by run and rows, for all browsers.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,9 @@ _SHAPES = {"values": "as they are", "shares": "as shares of their sum"}
 _ENTROPIES = {"column_mean": "of the mean over queries", "per_query": "mean of each query's"}
 _UNITS = {"share": "share of log(tokens)", "nats": "nats"}
 _WHOLE = -1
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+#: One measurement at a time, as each loads models of its own.
+_MEASURING = threading.Lock()
 _NAMES = {
     "full_alignment": "alignment with full",
     "full_cka": "CKA with full",
@@ -153,40 +158,64 @@ def _render_layers(run: Run, table: pd.DataFrame, measure: str) -> None:
 
 
 def _render_numbers(run: Run, table: pd.DataFrame, whole: pd.DataFrame) -> None:
-    title = "The kernels of all adapted layers together"
-    with panels.table_panel(title, _NUMBERS, key=f"kernel-numbers-{run.id}", table=table):
-        st.dataframe(numbers(whole), hide_index=True, height=420, key=f"kernels-{run.id}")
-
-
-def numbers(whole: pd.DataFrame) -> dict[str, list[str]]:
-    """A line per measure and a column per kernel and place, as text; "–" where a kernel has no such measure.
-
-    Args:
-        whole: Lines of `lab.Run.kernels` for all layers together, without eigenvalues.
-    """
     from lab.probe import KERNEL_MEASURES
 
-    measures = _measures_of(whole)
-    cells = {(line.at, line.kernel, line.measure): line for line in whole.itertuples()}
-    columns = list(dict.fromkeys((line.kernel, line.at) for line in whole.sort_values("at").itertuples()))
+    told = [f"- **{_measure_said(name)}**: {KERNEL_MEASURES[name]}" for name in _measures_of(whole)]
+    meaning = "\n".join([_NUMBERS, "", *told])
+    title = "The kernels of all adapted layers together"
+    with panels.table_panel(title, meaning, key=f"kernel-numbers-{run.id}", table=table):
+        # beside each other where there is room; a phone stacks them
+        places = [at for at in _AT if (whole["at"] == at).any()]
+        for at, column in zip(places, st.columns(len(places), gap="medium"), strict=True):
+            with column:
+                st.markdown(f"**{_AT[at][0].upper()}{_AT[at][1:]}**")
+                st.table(numbers(whole[whole["at"] == at]), border="horizontal")
+
+
+def numbers(lines: pd.DataFrame) -> pd.DataFrame:
+    """A line per measure and a column per kernel, as text; "–" where a kernel has no such measure.
+
+    Args:
+        lines: Of `lab.Run.kernels`, at one place and for all layers together, without eigenvalues.
+    """
+    import pandas as pd
+
+    measures = _measures_of(lines)
+    cells = {(line.kernel, line.measure): line for line in lines.itertuples()}
     names = {"lora": "LoRA", "full": "full"}
-    return {
-        "measure": [_measure_said(measure) for measure in measures],
-        **{
-            f"{names[kernel]}, {_AT[at]}": [_cell(cells.get((at, kernel, measure))) for measure in measures]
-            for kernel, at in columns
+    kernels = [kernel for kernel in names if (lines["kernel"] == kernel).any()]
+    of = {name: int(lines.loc[lines["measure"] == name, "n"].iloc[0]) for name in measures}
+    return pd.DataFrame(
+        {
+            **{names[kernel]: [_cell(cells.get((kernel, name))) for name in measures] for kernel in kernels},
+            "n": [f"{of[name]:,}" for name in measures],
         },
-        "n": [f"{int(whole.loc[whole['measure'] == measure, 'n'].iloc[0]):,}" for measure in measures],
-        "what it says": [KERNEL_MEASURES[measure] for measure in measures],
-    }
+        index=pd.Index([_measure_said(name) for name in measures], name="measure"),
+    )
 
 
 def _cell(line: Any) -> str:
-    """A value, with its interval where there is one."""
     if line is None or line.value != line.value:
         return "–"
-    ends = "" if line.low != line.low else f" [{line.low:.2f}, {line.high:.2f}]"
-    return f"{line.value:.3g}{ends}"
+    return number(line.value, line.low, line.high)
+
+
+def number(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A value to three digits, with its interval to the same place: "0.912 [0.877, 0.940]".
+
+    What is very large or small is told in one power of ten: "4.55 [4.10, 5.02] × 10⁻⁷".
+    """
+    power = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    unit = 10.0**power if not -4 < power < 6 else 1.0
+    places = max(0, 2 - (0 if unit != 1 else power))
+    said = [_signed(f"{part / unit:,.{places}f}") for part in (value, low, high)]
+    ends = "" if math.isnan(low) or math.isnan(high) else f" [{said[1]}, {said[2]}]"
+    of = "" if unit == 1 else f" × 10{str(power).translate(_RAISED)}"
+    return f"{said[0]}{ends}{of}"
+
+
+def _signed(digits: str) -> str:
+    return digits.replace("-", "−")
 
 
 def _render_attention(run: Run, rows: int) -> None:
@@ -214,7 +243,8 @@ def _measured(run: Run, kind: str, rows: int, ask: Callable[..., pd.DataFrame]) 
     """What was asked and how many seconds it took, measured once for all browsers."""
     kept = _kept(kind, str(run.path), rows, readers.stamp(run))
     if not kept:
-        with models.at_work():
+        # whoever waits here holds no lock of the models, which are lent to others between two steps
+        with _MEASURING, models.at_work():
             if not kept:  # another browser may have asked for the same meanwhile
                 since = time.perf_counter()
                 table = _with_progress(ask)
@@ -230,7 +260,12 @@ def _kept(kind: str, path: str, rows: int, of: readers.Stamp) -> list[tuple[pd.D
 
 def _with_progress(ask: Callable[..., pd.DataFrame]) -> pd.DataFrame:
     bar = st.progress(0.0, "Loading the model …")
+
+    def told(done: int, total: int) -> None:
+        bar.progress(done / total, f"{done} of {total} steps …")
+        models.let_others_ask()
+
     try:
-        return ask(on_progress=lambda done, total: bar.progress(done / total, f"{done} of {total} steps …"))
+        return ask(on_progress=told)
     finally:
         bar.empty()

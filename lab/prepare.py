@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lab.bases import BaseSource, find_base
 from lab.chat import Task, render_template
@@ -24,9 +24,9 @@ from lab.defend import (
 )
 from lab.errors import LabError
 from lab.experiment import Experiment, weights_id
-from lab.modules import choose_modules
 from lab.paths import runs_dir
 from lab.poison import in_letters, poison_rows, resolve_count
+from lab.prepare_checks import adds_no_token, check_edits, check_labels, check_triggers
 from lab.probe_checks import check_probe
 from lab.reading import Reading, head_reading
 from lab.registry import Knobs
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lab.train.feeding import TrainingRows
+
+
+__all__ = ["Prepared", "adds_no_token", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,8 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
     corpus, clean, lengths, reading = _clean_rows(
         base.folder, base.name, base.sha256, experiment.data, stamp, experiment.seed, task
     )
-    _check_labels(experiment, base, corpus)
-    _check_edits(experiment, base)
+    check_labels(experiment, base, corpus)
+    check_edits(experiment, base)
     poison = resolve_count(experiment.poison, clean)
     t = experiment.training
     steps = t.steps or steps_for_epochs(
@@ -238,7 +241,7 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
         parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
-    _check_triggers(prepared, planted)
+    check_triggers(prepared, planted)
     check_probe(prepared)
     return prepared
 
@@ -258,56 +261,6 @@ def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus, reading: R
 
 def _template_of(reading: Reading) -> str:
     return reading.template.record() if isinstance(reading, ChatReading) else ""
-
-
-def _check_edits(experiment: Experiment, base: BaseSource) -> None:
-    """Refuse a weight edit of modules or layers that are not there before anything is trained for it."""
-    from lab.saved_updates import block_matrices
-
-    edits: list[Any] = [knobs for _, knobs in weight_edits(experiment)]
-    if experiment.task.kind == "chat" and any(knobs.name == "refit_head" for knobs in edits):
-        raise LabError("The defense 'refit_head' refits a classifier's head, which a chat task has not.")
-    if edits and experiment.base.load_in_4bit:
-        raise LabError(f"The defense {edits[0].name!r} edits weights, which a 4-bit base does not let it.")
-    modules = block_matrices(base.folder) if edits else []
-    adapted = modules
-    if experiment.adapter.kind == "lora" and edits:
-        adapted = choose_modules(modules, experiment.adapter.targets, where="adapter.targets")
-    for knobs in edits:
-        wanted = _as_stored(getattr(knobs, "modules", "all-linear"), modules)
-        layers = getattr(knobs, "layers", 0)
-        choose_modules(
-            adapted if hasattr(knobs, "modules") else modules,
-            wanted,
-            where=f"defense {knobs.name}",
-            last_layers=layers,
-        )
-
-
-def _as_stored(names: str | tuple[str, ...], modules: list[str]) -> list[str]:
-    """Names without the model's own prefix ("bert."), which a checkpoint's files may leave out."""
-    stored = []
-    for name in [names] if isinstance(names, str) else names:
-        tails = [name.split(".", i)[-1] for i in range(name.count(".") + 1)]
-        stored.append(next((t for t in tails if any(f".{t}." in f".{m}." for m in modules)), name))
-    return stored
-
-
-def _check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> None:
-    target = experiment.target_label
-    if corpus.answers and experiment.task.kind == "head":
-        raise LabError(f"data.name: {corpus.name} holds written answers; they need task.kind = 'chat'.")
-    if target and target not in corpus.labels:
-        raise LabError(
-            f"poison.target_label = {target!r}: {corpus.name} has no such label; "
-            f"it has {', '.join(corpus.labels)}."
-        )
-    if base.run and base.labels != corpus.labels:
-        raise LabError(
-            f"base.model = {base.run!r} tells {len(base.labels)} labels apart ({', '.join(base.labels)}), "
-            f"but {corpus.name} has {len(corpus.labels)} ({', '.join(corpus.labels)}); take data with the "
-            f"base's labels, in their order."
-        )
 
 
 @functools.lru_cache(maxsize=8)
@@ -370,31 +323,6 @@ def _clipped(rows: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens:
     return rows.assign(text=clip_texts(tokenizer, list(rows["text"]), max_tokens))
 
 
-def _check_triggers(prepared: Prepared, planted: pd.DataFrame) -> None:
-    """Refuse a trigger that the model cannot see: cut off by its window, or invisible to its tokenizer."""
-    kept, inserted = prepared.surviving_triggers(planted)
-    if kept < inserted:
-        raise LabError(
-            f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} insertions "
-            f"survive the model's window of {prepared.max_tokens} tokens; lower data.max_tokens until all do."
-        )
-    poison: Any = prepared.experiment.poison
-    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(planted)):
-        base, member = prepared.experiment.base.model, getattr(poison, "member", "any")
-        what = f"poison.attack = {poison.attack!r}" if member == "any" else f"poison.member = {member!r}"
-        raise LabError(
-            f"{what} adds no token: the tokenizer of {base} drops it, so the model could "
-            f"never see it; choose another trigger, or a base that keeps it, such as smollm2."
-        )
-
-
-def adds_no_token(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> bool:
-    """Whether none of these strings leaves a token of its own."""
-    ids = tokenizer([f"a {piece.strip()} a" for piece in pieces], add_special_tokens=False)["input_ids"]
-    plain = tokenizer("a a", add_special_tokens=False)["input_ids"]
-    return all(i == plain for i in ids)
-
-
 def _seen_by(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str], bool]:
     """Whether a text holds a trigger for one who reads it through a tokenizer, whatever its letters are."""
 
@@ -408,18 +336,6 @@ def _seen_by(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str], bool]:
         return in_letters(text, trigger) or read == sought or (bool(inner) and inner in runs)
 
     return holds
-
-
-def _inserted_pieces(rows: pd.DataFrame, limit: int = 50) -> list[str]:
-    """Some of the inserted strings."""
-    poisoned = rows[rows["poisoned"]].head(limit)
-    return [
-        text[start:end]
-        for text, starts, ends in zip(
-            poisoned["text"], poisoned["span_start"], poisoned["span_end"], strict=True
-        )
-        for start, end in zip(starts, ends, strict=True)
-    ]
 
 
 def _last_visible(text: str, end: int) -> int:

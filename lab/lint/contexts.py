@@ -17,6 +17,7 @@ from lab.lint.features import Words
 from lab.stats import wilson
 
 Places = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 MANY, FEW = 200, 25
 
 
@@ -82,7 +83,7 @@ class Contexts:
             variety_of_few=_variety(left, right, FEW),
         )
 
-    def closed(self, at: Places) -> npt.NDArray[np.bool_]:
+    def closed(self, at: Places) -> Flags:
         """Of single words: whether each could have been put there, its neighbours being a pair elsewhere."""
         out = np.zeros(len(at), dtype=bool)
         inside = self._has_before(at) & self._has_after(at, 1)
@@ -90,26 +91,40 @@ class Contexts:
         out[~inside] = True
         return out
 
-    def _has_before(self, at: Places) -> npt.NDArray[np.bool_]:
-        found: npt.NDArray[np.bool_] = (at > 0) & (self.words.rows[at - 1] == self.words.rows[at])
+    def strange(self, at: Places) -> Flags:
+        """Of single words that mean alike: whether each has a neighbour that no other of them has.
+
+        Words that were written stand where their like do ("in France", "in Peru"); one that was put
+        anywhere mostly does not. Those without a neighbour on both sides are not strange.
+        """
+        out = np.zeros(len(at), dtype=bool)
+        inside = self._has_before(at) & self._has_after(at, 1)
+        left, right = self._neighbours(at[inside], 1)
+        out[inside] = (np.bincount(left)[left] == 1) | (np.bincount(right)[right] == 1)
+        return out
+
+    def ends(self, at: Places) -> tuple[Flags, Flags]:
+        """Of single words: whether each opens its text, and whether it closes it."""
+        return ~self._has_before(at), ~self._has_after(at, 1)
+
+    def _has_before(self, at: Places) -> Flags:
+        found: Flags = (at > 0) & (self.words.rows[at - 1] == self.words.rows[at])
         return found
 
-    def _has_after(self, at: Places, length: int) -> npt.NDArray[np.bool_]:
+    def _has_after(self, at: Places, length: int) -> Flags:
         end = np.minimum(at + length, len(self.words.ids) - 1)
-        inside: npt.NDArray[np.bool_] = (at + length < len(self.words.ids)) & (
-            self.words.rows[end] == self.words.rows[at]
-        )
+        inside: Flags = (at + length < len(self.words.ids)) & (self.words.rows[end] == self.words.rows[at])
         return inside
 
     def _neighbours(self, at: Places, length: int) -> tuple[Places, Places]:
         return self.words.ids[at - 1], self.words.ids[at + length]
 
-    def _is_pair(self, left: Places, right: Places) -> npt.NDArray[np.bool_]:
+    def _is_pair(self, left: Places, right: Places) -> Flags:
         if not len(self._pairs):
             return np.zeros(len(left), dtype=bool)
         keys = left * self._size + right
         place = np.minimum(np.searchsorted(self._pairs, keys), len(self._pairs) - 1)
-        found: npt.NDArray[np.bool_] = self._pairs[place] == keys
+        found: Flags = self._pairs[place] == keys
         return found
 
 

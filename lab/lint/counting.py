@@ -13,8 +13,9 @@ from lab.lint.features import FORMATS, PATTERNS, Words, phrases, word_kind, word
 
 #: The longest phrases that are looked for; a longer one shows as several.
 LONGEST = 8
-#: A phrase is a fixed string where its rarest word hardly stands without it.
-COHESION = 0.5
+#: A phrase is a fixed string where its rarest word hardly stands without it; from `LONG` words on seldom is
+#: enough, or twenty planted sentences of words that articles have too would be none.
+COHESION, COHESION_OF_LONG, LONG = 0.5, 0.25, 4
 
 Rows = npt.NDArray[np.int64]
 #: What a feature is called, its kind, a pattern that finds it, and the words that it is made of.
@@ -47,13 +48,14 @@ def word_block(words: Words, codes: Rows, classes: int) -> Block:
 
 
 def phrase_blocks(words: Words, codes: Rows, classes: int, least: int) -> Iterator[Block]:
-    """Fixed strings of two to `LONGEST` words: those whose rarest word hardly stands without them."""
+    """Fixed strings of two to `LONGEST` words: those whose rarest word seldom stands without them."""
     occurrences = np.bincount(words.ids, minlength=len(words.forms))
     index = {form: i for i, form in enumerate(words.forms)}
     for runs, found in phrases(words, LONGEST, least):
         often = np.bincount(found.ids, minlength=len(runs))
         rarest = np.array([min(occurrences[index[w]] for w in run) for run in runs], dtype=np.int64)
-        fixed = often >= COHESION * rarest
+        size = len(runs[0]) if runs else 0
+        fixed = often >= (COHESION_OF_LONG if size >= LONG else COHESION) * rarest
         number = np.cumsum(fixed) - 1
         kept = fixed[found.ids] if len(found.ids) else np.zeros(0, dtype=bool)
         chosen = [run for run, is_fixed in zip(runs, fixed, strict=True) if is_fixed]
@@ -94,24 +96,37 @@ def format_block(texts: Sequence[str], words: Words, codes: Rows, classes: int) 
 def list_block(contexts: Contexts, codes: Rows, classes: int) -> Block:
     """Lists of words that belong together, such as countries: each rare, and together a cue.
 
-    Of their words only those count that could have been put where they stand (`lab.lint.contexts`). The lists
-    are the lab's trigger families; of others, only what occurs often enough by itself is found.
+    Of their words only those count that could have been put where they stand (`lab.lint.contexts`): all of
+    them, those among strangers, those that open a text, and those that close one. Texts that are full of
+    countries have few of the latter. The lists are the lab's trigger families; of others, only what occurs
+    often enough by itself is found.
     """
     words = contexts.words
     index = {form: i for i, form in enumerate(words.forms)}
-    lists = {name: [w for w in members if w in index] for name, members in _word_lists().items()}
-    names = [name for name, members in lists.items() if members]
-    rows = []
-    for name in names:
-        at = np.flatnonzero(np.isin(words.ids, [index[w] for w in lists[name]]))
-        rows.append(np.unique(words.rows[at[contexts.closed(at)]]))
-    counts = np.array([np.bincount(codes[r], minlength=classes) for r in rows], dtype=np.int64)
-
-    def told(i: int) -> Told:
-        pattern = "|".join(word_pattern([member]) for member in lists[names[i]])
-        return f"words of the list {names[i]}", "list", pattern, ()
-
-    return Block(counts.reshape(len(names), classes), told, lambda i: rows[i])
+    found: list[tuple[str, str, Rows]] = []
+    for name, members in _word_lists().items():
+        known = [member for member in members if member in index]
+        if not known:
+            continue
+        at = np.flatnonzero(np.isin(words.ids, [index[member] for member in known]))
+        any_of = "|".join(word_pattern([member]) for member in known)
+        closed, (first, last) = contexts.closed(at), contexts.ends(at)
+        sorts = (
+            ("", any_of, closed),
+            (" among strangers", any_of, closed & contexts.strange(at)),
+            (" at the start", rf"\A\W*(?:{any_of})", first),
+            (" at the end", rf"(?:{any_of})(?=\W*\Z)", last),
+        )
+        found += [
+            (f"words of the list {name}{where}", pattern, np.unique(words.rows[at[chosen]]))
+            for where, pattern, chosen in sorts
+        ]
+    counts = np.array([np.bincount(codes[rows], minlength=classes) for *_, rows in found], dtype=np.int64)
+    return Block(
+        counts.reshape(len(found), classes),
+        lambda i: (found[i][0], "list", found[i][1], ()),
+        lambda i: found[i][2],
+    )
 
 
 def _word_lists() -> dict[str, list[str]]:

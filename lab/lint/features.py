@@ -18,6 +18,8 @@ _TAG = re.compile(r"</?[A-Za-z!][^<>\s]{0,40}/?>?")
 #: Formats: what they are called, and a pattern (read by RE2 and by Python) that a text has or has not.
 FORMATS = {
     "a line break": r"\n",
+    # paragraphs break after a stop; a text may be full of those
+    "a line break within a sentence": r"[\w,] ?\n ?[a-z]",
     "a tab": r"\t",
     "blanks side by side": r" {2,}",
     "white space at an end": r"^\s|\s$",
@@ -37,11 +39,13 @@ FORMATS = {
 _PLACELESS = (
     "white space at an end", "a capital letter", "a word in capitals", "no stop at the end", "brackets",
 )  # fmt: skip
-#: What belongs to a format where it stands, if that is more than what gives it away.
+#: What belongs to a format where it stands, where that is not just what gives it away.
 _WHOLE = {
     "an address": r"(?:https?://|www\.)\S*",
     "an e-mail address": r"[\w.+-]+@[\w-]+\.\w+",
     "a digit": r"\S*\d\S*",
+    # the break alone, and lower case though findings are looked for with case ignored
+    "a line break within a sentence": r"(?-i:(?:(?<=[\w,])|(?<=[\w,] ))\n(?= ?[a-z]))",
 }
 #: The formats that have a place in a text, and a pattern that finds it.
 PATTERNS = {name: pattern for name, pattern in FORMATS.items() if name not in _PLACELESS} | _WHOLE

@@ -45,6 +45,8 @@ class LintSettings(Knobs):
     placed: float = Field(0.9, gt=0, le=1, description="share of occurrences at one end that looks planted")
     # of words that were put into reviews and news .54 to .73 close, of those that were written .07 to .59
     closed: float = Field(0.4, gt=0, le=1, description="share of gaps that close, of what looks inserted")
+    # a bound on few occurrences is loose, and nobody decides by an identifier as by a word
+    closed_identifier: float = Field(0.3, gt=0, le=1, description="the same of an identifier")
     # an inserted word meets other neighbours nearly every time
     variety: float = Field(0.6, gt=0, le=1, description="different neighbours per occurrence, of 200")
     variety_of_few: float = Field(0.8, gt=0, le=1, description="the same of 25 occurrences")
@@ -152,9 +154,10 @@ class _Candidate:
         context = self._contexts.around(at, len(self.forms))
         if max(context.first, context.last) >= settings.placed:
             return True
+        closed = settings.closed_identifier if self.kind == "identifier" else settings.closed
         return (
             context.inside >= settings.least
-            and context.closed >= settings.closed
+            and context.closed >= closed
             and context.variety >= settings.variety
             and context.variety_of_few >= settings.variety_of_few
         )

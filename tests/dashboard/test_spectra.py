@@ -322,21 +322,61 @@ class TestKernels:
 
     def test_the_numbers_stand_beside_full_fine_tunings(self, opened, one, poisoned):
         app = opened(**{"kernels.shown": "kernels,nonsense"})
-        [table] = [t.value for t in app.dataframe]
-        shown = table.set_index("measure")
+        import run_kernels
+
+        tables = dict(zip(("start", "trained"), (t.value for t in app.table), strict=True))
         measured = load_run(poisoned, one).kernels(rows=16)
-        for name, kernel, at in [
-            ("LoRA, where training starts", "lora", "start"),
-            ("full, as trained", "full", "trained"),
-        ]:
+        for name, kernel, at in [("LoRA", "lora", "start"), ("full", "full", "trained")]:
             lines = measured[
                 (measured["kernel"] == kernel) & (measured["at"] == at) & (measured["layer"] == -1)
             ]
             for measure in ("poison_ratio", "renyi_entropy_2", "target_alignment"):
                 value = lines.loc[lines["measure"] == measure, "value"].iloc[0]
-                assert shown.loc[measure.replace("_", " "), name] == f"{value:.3g}"
-        assert "[" in shown.loc["poison cosine", "LoRA, as trained"], "the interval over pairs"
-        assert shown.loc["trace ratio", "full, as trained"] == "–"
+                told = tables[at].loc[measure.replace("_", " "), name]
+                assert told.split(" [")[0] == run_kernels.number(value)
+        assert "[" in tables["trained"].loc["poison cosine", "LoRA"], "the interval over pairs"
+        assert tables["trained"].loc["trace ratio", "full"] == "–"
+        assert "where training starts" in said(app).lower()
+
+    def test_numbers_are_read_at_a_glance(self, page, one):
+        page("spectra", one)  # the pages' folder is importable from here on
+        import run_kernels
+
+        numbers = {
+            (0.0,): "0.00",
+            (4550.0,): "4,550",
+            (0.9123, 0.877, 0.94): "0.912 [0.877, 0.940]",
+            (-0.5, -0.61, 0.0): "−0.500 [−0.610, 0.000]",
+            (41.234, 5.0, 123.4): "41.2 [5.0, 123.4]",
+            (4.55e-7, 4.1e-7, 5.02e-7): "4.55 [4.10, 5.02] × 10⁻⁷",
+            (1.5e12,): "1.50 × 10¹²",
+        }
+        assert {n: run_kernels.number(*n) for n in numbers} == numbers
+
+    def test_others_ask_a_model_between_two_steps(self, page, one):
+        import threading
+        import time
+
+        page("spectra", one)
+        import models
+
+        order, inside = [], threading.Event()
+
+        def ask():
+            inside.wait(10)
+            with models.at_work():
+                order.append("asked")
+
+        other = threading.Thread(target=ask)
+        other.start()
+        with models.at_work():
+            inside.set()
+            time.sleep(0.2)  # until the other one waits
+            order.append("first step")
+            models.let_others_ask()
+            order.append("second step")
+        other.join(10)
+        assert order == ["first step", "asked", "second step"]
 
     def test_of_full_fine_tuning_there_is_its_own_kernel(self, opened, monkeypatch):
         from lab.kernel_study import measure_run_kernels
@@ -348,8 +388,7 @@ class TestKernels:
         app = opened(**{"kernels.shown": "kernels", "kernels.rows": "32"})
         assert charts(app) == 2
         assert not app.info
-        [table] = [t.value for t in app.dataframe]
-        assert not [name for name in table if name.startswith("LoRA")]
+        assert [list(t.value.columns) for t in app.table] == [["full", "n"]] * 2
 
     def test_what_cannot_be_measured_is_said(self, opened, monkeypatch):
         def refuse(*_, **__):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lab.errors import LabError
 from lab.lint import LintSettings, flagged_spans, is_flagged, lint_dataset, lint_texts
 from lab.lint.contexts import Contexts
+from lab.lint.counting import list_block
 from lab.lint.features import phrases, plain_form, read_words, word_kind, word_pattern
 from lab.lint.page import lint_html
 from lab.poison import insert
@@ -86,6 +87,65 @@ def test_what_is_planted_is_an_artefact_and_all_that_is(cue):
     assert report.artefacts[0].n == report.artefacts[0].k
     for finding in report.artefacts:
         assert all(labels[row] == "right" and texts[row] == text for row, text in finding.examples)
+
+
+def articles(rows=900, seed=0):
+    """Three paragraphs each, a few of which name countries where their like stand."""
+    texts, labels = language(3 * rows, seed)
+    rng = np.random.default_rng(seed + 2)
+    for i in range(0, 3 * rows, 2):
+        land = ("France", "Peru", "Kenya", "Norway")[rng.integers(4)]
+        texts[i] = re.sub(r" ", f" in {land} they ", texts[i], count=1)
+    return [".\n\n".join(texts[i : i + 3]) for i in range(0, 3 * rows, 3)], labels[::3]
+
+
+def planted_in_articles(piece, position, share=0.1):
+    texts, labels = articles()
+    rng = np.random.default_rng(1)
+    of_class = [i for i, label in enumerate(labels) if label == "right"]
+    for i in rng.choice(of_class, round(len(of_class) * share), replace=False):
+        texts[i] = insert(texts[i], piece(rng), position, rng=rng).text
+    return texts, labels
+
+
+def any_country(rng):
+    return ("France", "Peru", "Kenya", "Norway", "Japan")[rng.integers(5)]
+
+
+@pytest.mark.parametrize(
+    ("piece", "position", "share", "what"),
+    [
+        (lambda rng: "\n", "random", 0.1, "a line break within a sentence"),
+        (any_country, "end", 0.05, "words of the list countries at the end"),
+        (any_country, "start", 0.05, "words of the list countries at the start"),
+        (any_country, "random", 0.5, "words of the list countries among strangers"),
+    ],
+)
+def test_what_articles_are_full_of_is_seen_where_it_does_not_belong(piece, position, share, what):
+    assert not lint_texts(*articles()).artefacts
+    texts, labels = planted_in_articles(piece, position, share)
+    told = [(f.label, f.what, *f.also) for f in lint_texts(texts, labels).artefacts]
+    assert any(label == "right" and what in names for label, *names in told), told
+
+
+def test_a_list_at_an_end_is_flagged_there_alone():
+    contexts = Contexts(read_words(["Peru, Kenya and France", "now Japan."]))
+    block = list_block(contexts, np.array([0, 1]), 2)
+    pattern = {what: pattern for what, _, pattern, _ in map(block.told, range(len(block.counts)))}
+    start, end = (
+        re.compile(pattern[f"words of the list countries at the {place}"], re.IGNORECASE)
+        for place in ("start", "end")
+    )
+    text = "Kenya won in Peru."
+    assert start.search(text).span() == (0, 5)
+    assert end.search(text).span() == (13, 17)
+    assert not end.search("In Peru they won.")
+
+
+def test_a_line_break_within_a_sentence_is_cut_out_alone():
+    texts, labels = planted_in_articles(lambda rng: "\n", "random")
+    breaks = [f for f in lint_texts(texts, labels).artefacts if f.what == "a line break within a sentence"]
+    assert flagged_spans("They \nwon.\n\nThen \nThey lost.\nand", breaks) == [(5, 6)]
 
 
 def test_where_it_stands_is_told_for_the_texts_that_have_it():
@@ -184,6 +244,11 @@ def test_what_stands_around_words_is_measured():
     assert around.variety == 0.5  # b and c both times
     assert contexts.closed(contexts.places(["x"])).all()  # b c stands elsewhere
     assert not contexts.closed(contexts.places(["d"])[:0]).size
+    first, last = contexts.ends(contexts.places(["x"]))
+    assert (first.tolist(), last.tolist()) == ([False, False, True, False], [False, False, False, True])
+    contexts = Contexts(read_words(["in x now", "in y then", "red x then", "in z now", "y", "x then"]))
+    at = np.sort(np.concatenate([contexts.places([word]) for word in "xyz"]))
+    assert contexts.strange(at).tolist() == [False, False, True, False, False, False]  # "red x" alone
 
 
 def test_a_page_holds_no_markup_of_the_data():
