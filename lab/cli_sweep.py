@@ -1,4 +1,4 @@
-"""`lab sweep`: a grid of experiments × seeds, on one worker or many."""
+"""`lab sweep`: a grid of experiments × seeds, on one worker, many, or a cluster."""
 
 from __future__ import annotations
 
@@ -46,11 +46,14 @@ def sweep_command(
     runs: RunsOption = "",
     device: DeviceOption = "auto",
     executor: Annotated[
-        str, typer.Option(help="inline or local (default: inline for one worker, local for more).")
+        str, typer.Option(help="inline, local or ray (default: inline for one worker, local for more).")
     ] = "auto",
     workers: Annotated[
         str, typer.Option(help="How many at once; auto: one per core, as far as memory goes.", metavar="N")
     ] = "auto",
+    address: Annotated[
+        str, typer.Option(help="Of a Ray cluster: auto or HOST:PORT (default: Ray on this machine).")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is there and what would be trained; train nothing.")
     ] = False,
@@ -81,7 +84,7 @@ def sweep_command(
         return
     grid = how.pop("grid")
     with ProgressView(quiet=as_json) as view:
-        table = sweeps.sweep(start, grid, on_event=view, **how)
+        table = sweeps.sweep(start, grid, address=address, on_event=view, **how)
     if csv:
         write_csv(table, csv)
     if as_json:

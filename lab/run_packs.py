@@ -240,21 +240,33 @@ def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = No
         LabError: A run is not there or not finished, or the file cannot be written.
     """
     from lab.paths import runs_dir
-    from lab.run_care import references
-    from lab.store import RunFolder, find_run
+    from lab.store import find_run
 
     folder = runs_dir(runs)
+    found = with_what_they_rest_on([find_run(name, folder).path for name in names])
+    pack_runs(found, target)
+    return [path.name for path in found]
+
+
+def with_what_they_rest_on(paths: Iterable[Path]) -> list[Path]:
+    """Folders of runs with those of the finished runs that they rest on, and so on; each once, by name.
+
+    Args:
+        paths: Folders of finished runs, beside which the others lie.
+    """
+    from lab.run_care import references
+    from lab.store import RunFolder
+
     found: dict[str, Path] = {}
-    todo = [find_run(name, folder).path for name in names]
+    todo = list(paths)
     while todo:
         path = todo.pop()
         if path.name in found:
             continue
         found[path.name] = path
-        rests_on = [name for name in references(path) if _RUN_ID.fullmatch(name)]
-        todo += [folder / name for name in rests_on if RunFolder(folder / name).finished]
-    pack_runs([found[name] for name in sorted(found)], target)
-    return sorted(found)
+        beside = [path.with_name(name) for name in references(path) if _RUN_ID.fullmatch(name)]
+        todo += [other for other in beside if RunFolder(other).finished]
+    return [found[name] for name in sorted(found)]
 
 
 def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str], list[str]]:

@@ -32,7 +32,7 @@ from lab.sweeps.grid import (
 )
 from lab.sweeps.plan import SweepJob, plan_jobs
 from lab.sweeps.records import SweepRecord
-from lab.sweeps.resources import Team, choose_team, worker_count
+from lab.sweeps.resources import Team, choose_team, need_bytes, worker_count
 from lab.sweeps.schedule import Schedule
 from lab.sweeps.table import Line, cell_line, trained_with, with_asked
 from lab.tables import MEASURE_KINDS
@@ -55,6 +55,7 @@ def sweep(
     device: str = "auto",
     executor: str = "auto",
     workers: int | str = 1,
+    address: str = "",
     most_cells: int = MOST_CELLS,
     on_event: Listener | None = None,
 ) -> pd.DataFrame:
@@ -72,9 +73,11 @@ def sweep(
         runs: The runs folder.
         twin: Also run the clean twins.
         device: "auto", "cpu", "cuda" or "mps".
-        executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local"; "auto" for "inline" with
-            one worker and "local" with more.
-        workers: How many jobs are done at once, or "auto" for what is fastest here.
+        executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local", "ray"; "auto" for "inline"
+            with one worker and "local" with more.
+        workers: How many jobs are done at once, or "auto" for what is fastest here. A Ray cluster that runs
+            already has its own number.
+        address: Of a Ray cluster: "auto" or HOST:PORT; "" starts Ray on this machine alone.
         most_cells: More cells than this are refused.
         on_event: Called with every event of every run, with `{"kind": "cell", …}` before each cell, and with
             `{"kind": "sweep", …}` (done, total, per_minute, left in seconds, best, …) after each job.
@@ -103,7 +106,7 @@ def sweep(
     with (
         showing(on_event) as listen,
         record.held(),
-        _open(executor, workers, asked, place, record) as (pool, about),
+        _open(executor, workers, address, asked, place, record) as (pool, about),
         _Drive(asked, place, pool, record, listen, about) as drive,
     ):
         lines = drive.lines()
@@ -375,6 +378,7 @@ class _Drive:
 def _open(
     name: str,
     workers: int | str,
+    address: str,
     asked: Asked,
     place: Place,
     record: SweepRecord,
@@ -385,20 +389,26 @@ def _open(
         find_executor("local" if name == "auto" else name)
     if name == "inline" and count > 1:
         raise LabError(f"workers = {count}: the executor 'inline' is this process alone; take 'local'.")
+    if address and name != "ray":
+        raise LabError(f"--address {address!r}: of a Ray cluster; it goes with the executor 'ray' alone.")
+    experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
     team = Team(1, ({},), "this process")
     if name in ("auto", "local") and count != 1:
-        experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
         trials = max(len(asked.cells), sum(len(c) for c in asked.tuning_cells().values()))
         team = choose_team(workers, trials, experiments, place.device)
     elif name == "local":
         team = choose_team(1, 1, [asked.start], place.device)
+    elif name == "ray":
+        team = Team(count, (), "Ray's")
     if name == "auto":
         name = "inline" if team.count == 1 else "local"
     setting = Setting(
         place=place,
         workers=team.count,
         folder=record.folder,
+        address=address,
         environments=team.environments,
+        need=need_bytes(experiments),
         should_stop=record.should_stop,
     )
     with find_executor(name).open(setting) as pool:

@@ -22,14 +22,18 @@ class Setting:
         place: Where runs lie, and on what is computed.
         workers: How many jobs are done at once.
         folder: Takes logs and the like; it is there.
+        address: Of a Ray cluster, "auto" or HOST:PORT; "" for this machine alone.
         environments: What each worker is told beside the environment: threads, and its card.
+        need: Memory that a job may take in bytes, an estimate.
         should_stop: Asked now and then; True ends the sweep so that it can go on later.
     """
 
     place: Place
     workers: int
     folder: Path
+    address: str = ""
     environments: tuple[dict[str, str], ...] = ()
+    need: float = 0.0
     should_stop: Callable[[], bool] = field(default=lambda: False)
 
 
@@ -91,6 +95,12 @@ EXECUTORS: dict[str, Executor] = {
             goal="worker processes on this machine, each with its share of the cores, or of a card",
             paper="this lab",
             pool="lab.sweeps.executors.local:LocalPool",
+        ),
+        Executor(
+            name="ray",
+            goal="tasks on a Ray cluster of many machines, with or without a disk that they share",
+            paper="Moritz et al. 2018, arXiv 1712.05889",
+            pool="lab.sweeps.executors.on_ray:RayPool",
         ),
     )
 }

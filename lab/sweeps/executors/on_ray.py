@@ -1,0 +1,274 @@
+"""Jobs as Ray tasks: Ray places them by their resources, and does those of a lost node again elsewhere.
+
+Needs are object references, so Ray itself keeps the order. Where all nodes see the runs folder, jobs work in
+it and a run that was begun on a lost node goes on from its checkpoint. Where they do not, each job works in a
+folder of its node, runs travel through the object store, and the driver unpacks what comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.files import write_text
+from lab.run_packs import pack_runs, unpack_runs, with_what_they_rest_on
+from lab.sweeps.doing import Outcome, Place, do_job, job_standing
+from lab.sweeps.executors import Setting
+from lab.sweeps.plan import SweepJob
+from lab.sweeps.resources import core_count
+from lab.sweeps.schedule import Schedule
+from lab.work_queue import thread_variables
+
+#: How often a job is done again whose worker or node was lost.
+_RETRIES = 3
+#: Seconds in which a cluster has to answer.
+_ANSWER = 5.0
+#: How a client greets a gRPC server, and the type of the frame with which that greets back (RFC 9113, 3.4).
+_HELLO, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 4
+#: Bytes of the object store of a Ray that is started here: outcomes are small.
+_STORE = 100 * 2**20
+#: Memory of a card that a job's share is reckoned by, in bytes; larger ones have room to spare.
+_CARD = 16.0 * 2**30
+#: Seconds between two looks whether to stop.
+_LOOK = 0.3
+
+
+class RayPool:
+    """A Ray cluster; see `lab.sweeps.executors.Pool`."""
+
+    def __init__(self, setting: Setting) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise LabError(
+                "The executor 'ray' needs Ray, which is not installed; pip install 'lora-backdoor-lab[ray]'."
+            )
+        self._setting = setting
+        self._is_own = False
+        self._refs: dict[Any, SweepJob] = {}
+        self._token = ""
+
+    def __enter__(self) -> RayPool:
+        # nothing is told to anybody, and progress is the lab's own
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        if not ray.is_initialized():
+            self._is_own = True
+            self._join(ray)
+        self._token = secrets.token_hex(8)
+        write_text(self._setting.folder / "token", self._token)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        for ref in self._refs:
+            with contextlib.suppress(Exception):
+                ray.cancel(ref, force=False)
+        (self._setting.folder / "token").unlink(missing_ok=True)
+        if self._is_own:
+            ray.shutdown()
+
+    def run(
+        self,
+        jobs: Schedule,
+        on_begin: Callable[[SweepJob], None],
+        on_end: Callable[[Outcome], None],
+        on_event: Callable[[SweepJob, dict[str, Any]], None],
+    ) -> None:
+        """Do every job; see `lab.sweeps.executors.Pool`. Events stay on the nodes, outcomes come back."""
+        import ray
+
+        made: dict[str, Any] = {}
+        is_shared = self._is_shared(ray)
+        runs = self._setting.place.runs
+        todo = ray.remote(max_retries=_RETRIES, **self._resources(ray))(_do)
+        told = {"folder": str(self._setting.folder), "token": self._token, "shared": is_shared}
+        for job in jobs.jobs:
+            done = None if is_shared else _done_here(job, runs)
+            if done is not None:
+                made[job.key] = ray.put((done, _packed(runs, done.run)))
+                jobs.end(job.key)
+                on_end(done)
+                continue
+            needs = [made[key] for key in job.needs]
+            if not is_shared:
+                needs += _bases(ray, job, runs)
+            ref = made[job.key] = todo.remote(vars(job), str(runs), self._setting.place.device, told, *needs)
+            self._refs[ref] = job
+        while self._refs:
+            if self._setting.should_stop():
+                from lab.training_stage import StoppedError
+
+                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=_LOOK)
+            for ref in ready:
+                job = self._refs.pop(ref)
+                on_begin(job)
+                outcome = self._fetch(ray, ref, job)
+                jobs.end(job.key)
+                on_end(outcome)
+
+    def _fetch(self, ray: Any, ref: Any, job: SweepJob) -> Outcome:
+        """The outcome of a task, with its runs in the runs folder."""
+        try:
+            outcome, parcel = ray.get(ref)
+            if parcel:
+                unpack_runs(parcel, self._setting.place.runs)
+        except LabError as error:
+            return Outcome(job.key, reason=str(error))
+        except ray.exceptions.RayError as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            return Outcome(job.key, reason=f"Ray gave it up: {type(error).__name__}: {first[:200]}")
+        found: Outcome = outcome
+        return found
+
+    def _join(self, ray: Any) -> None:
+        """Connect to the cluster that was asked for, or start one here that nobody else reaches."""
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        address = self._setting.address
+        if not address:
+            ray.init(
+                address="local",
+                num_cpus=self._setting.workers or core_count(),
+                include_dashboard=False,
+                object_store_memory=_STORE,
+                _node_ip_address="127.0.0.1",  # Ray asks nobody who they are: no port of it on a network
+                **quiet,
+            )
+            return
+        if address != "auto":
+            _check_address(address)
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as error:
+            raise LabError(f"--address {address!r}: no Ray cluster there ({_first_line(error)}).") from None
+
+    def _resources(self, ray: Any) -> dict[str, Any]:
+        """What a task takes: a core, room for its model, and a share of a card where there are some."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        asked: dict[str, Any] = {"num_cpus": 1}
+        need = self._setting.need
+        # what no node has would be waited for without end
+        if nodes and all(node.get("memory", 0) >= need for node in nodes):
+            asked["memory"] = int(need)
+        if self._setting.place.device != "cpu" and any(node.get("GPU", 0) for node in nodes):
+            asked["num_gpus"] = min(1.0, max(0.01, round(need / _CARD, 2)))
+        return asked
+
+    def _is_shared(self, ray: Any) -> bool:
+        """Whether every node sees the runs folder, by a token that lies in it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        look = ray.remote(num_cpus=0)(_sees)
+        refs = [
+            look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(self._setting.folder), self._token)
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        try:
+            return all(ray.get(refs, timeout=60))
+        except ray.exceptions.RayError as error:
+            raise LabError(
+                f"A node of the Ray cluster cannot run the lab ({_first_line(error)}); install the same "
+                f"version of lora-backdoor-lab on every node."
+            ) from None
+
+
+def _sees(folder: str, token: str) -> bool:
+    """Whether this node sees a folder of the driver's."""
+    try:
+        return (Path(folder) / "token").read_text(encoding="utf-8") == token
+    except OSError:
+        return False
+
+
+def _do(
+    asked: dict[str, Any], runs: str, device: str, told: dict[str, Any], *needs: tuple[Outcome, bytes]
+) -> tuple[Outcome, bytes]:
+    """A task: do a job on this node; its outcome, and its runs where the driver does not see them."""
+    if "torch" not in sys.modules:  # a thread for each core that Ray gave, before torch is there
+        for name in thread_variables():
+            os.environ[name] = "1"
+    from lab.train.kept_bases import are_kept, keep_bases
+
+    if not are_kept():
+        keep_bases()
+    job = SweepJob(**asked)
+    if told["shared"]:
+        if not _sees(told["folder"], told["token"]):
+            reason = f"The node {socket.gethostname()} does not see the runs folder {runs}."
+            return Outcome(job.key, reason=reason), b""
+        return do_job(job, Place(Path(runs), device), lambda _: None), b""
+    folder = Path(tempfile.gettempdir()) / f"lab-runs-{told['token']}-{socket.gethostname()}"
+    for _, parcel in needs:
+        if parcel:
+            unpack_runs(parcel, folder)
+    outcome = do_job(job, Place(folder, device), lambda _: None)
+    return outcome, _packed(folder, outcome.run)
+
+
+def _packed(runs: Path, run: str) -> bytes:
+    """A run and what it rests on as an archive; nothing where there is none."""
+    return pack_runs(with_what_they_rest_on([runs / run])) if run else b""
+
+
+def _done_here(job: SweepJob, runs: Path) -> Outcome | None:
+    """The outcome of a job whose run lies finished in the driver's folder."""
+    try:
+        run, is_complete, _ = job_standing(job, runs)
+    except Exception:  # the job itself will say what is wrong
+        return None
+    return Outcome(job.key, run) if is_complete else None
+
+
+def _bases(ray: Any, job: SweepJob, runs: Path) -> list[Any]:
+    """The finished run that a job starts from, for nodes that do not see it."""
+    from lab.bases import base_run
+
+    try:
+        base = base_run(str(job.experiment["base"]["model"]), runs)
+    except LabError:
+        return []
+    if base is None:
+        return []
+    return [ray.put((Outcome("", base.id), _packed(runs, base.id)))]
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nobody answers, or somebody who is no Ray; Ray itself would wait for minutes.
+
+    Raises:
+        LabError: It is no HOST:PORT, or no cluster.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LabError(f"--address {address!r}: write auto or HOST:PORT, for example 10.0.0.1:6379.")
+    if host in ("localhost", "127.0.0.1", "::1"):  # Ray looks under this machine's own address instead
+        from ray.util import get_node_ip_address
+
+        host = get_node_ip_address()
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER) as link:
+            link.sendall(_HELLO)
+            answer = link.recv(9)
+    except OSError as error:
+        raise LabError(f"--address {address!r}: no Ray cluster answers there ({error}).") from None
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise LabError(f"--address {address!r}: what answers there is no Ray cluster.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
