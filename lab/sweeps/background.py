@@ -10,9 +10,9 @@ from lab.detached import start_detached
 from lab.errors import LabError
 from lab.experiment import Experiment
 from lab.paths import runs_dir
+from lab.sweeps.asking import Asked
 from lab.sweeps.grid import Grid
 from lab.sweeps.records import SweepRecord, list_sweeps, read_sweep, sweeps_dir
-from lab.sweeps.running import Asked
 
 
 def start_sweep(

@@ -12,11 +12,11 @@ from lab.errors import LabError
 from lab.estimates import estimate_seconds
 from lab.experiment import Experiment
 from lab.paths import runs_dir
+from lab.sweeps.asking import Asked
 from lab.sweeps.doing import job_standing
 from lab.sweeps.grid import MOST_CELLS, Cell, Grid
 from lab.sweeps.plan import SweepJob, plan_jobs, training_key
 from lab.sweeps.resources import choose_team, worker_count
-from lab.sweeps.running import Asked
 from lab.sweeps.table import cell_line
 
 

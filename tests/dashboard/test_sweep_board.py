@@ -5,8 +5,8 @@ import pytest
 from apps import healthy, named, said
 
 from lab.sweeps import read_sweep
+from lab.sweeps.asking import Asked
 from lab.sweeps.records import SweepRecord
-from lab.sweeps.running import Asked
 
 
 def record(runs, tiny, state="finished", over=None, cells=(), **told):
