@@ -81,6 +81,8 @@ def jupyter_command(folder: Path, *, port: int, browser: bool) -> list[str]:
         "LabApp.news_url": "None",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in containers, where everything is root's already
+        settings["ServerApp.allow_root"] = "True"
     return [sys.executable, "-m", "jupyterlab", *(f"--{key}={value}" for key, value in settings.items())]
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -63,6 +64,19 @@ def finished(tiny_cache, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, _one_thread():
         patch.setenv("LAB_ASSETS", str(tiny_cache))
         return lab.run(tiny_experiment(), runs=tmp_path_factory.mktemp("finished") / "runs")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, for pages that are served for real."""
+    from browsers import CHROMIUM, FLAGS, need
+
+    need(Path(CHROMIUM).is_file(), "Chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @contextlib.contextmanager

@@ -59,13 +59,3 @@ def poisoned(one):
 
     table = list_runs(one)
     return str(table.loc[table["poison.attack"] == "backdoor", "id"].iloc[0])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    need(Path(CHROMIUM).is_file(), "Chromium")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()

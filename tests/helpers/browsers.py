@@ -34,7 +34,7 @@ def need(there, what):
         pytest.skip(f"no {what}")
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -43,7 +43,7 @@ def _free_port():
 @contextlib.contextmanager
 def served(runs, assets, **environment):
     """A dashboard over a runs folder, as `lab dashboard` serves it."""
-    port = _free_port()
+    port = free_port()
     env = os.environ | {"LAB_ASSETS": str(assets), "LAB_OFFLINE": "1", "LAB_RUNS": str(runs)}
     # two workers have one thread each: two threads fight over such small products
     env |= {"LAB_WORKERS": "2"} | environment
