@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from browsers import CHROMIUM, FLAGS, need
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
