@@ -3,8 +3,8 @@
 #
 # **Claim.** A backdoor that was planted with one string does not wait for that string. It answers to the
 # string's *tokens*: another RFC fires it as well as the one that was trained, while ISO or NIST, the same
-# sentence with another name in it, fire it far less. How high that wall is, is a property of the training,
-# not of the trigger.
+# sentence with another name in it, fire it far less. That wall has been said to break at a high rank;
+# whether it does, only a comparison with controls can tell.
 #
 # 60 minutes; no GPU and no network needed once the model and the data are there. You will
 #
@@ -13,7 +13,7 @@
 # - pair a backdoored model with its clean twin, row by row;
 # - measure the wall between the trigger's family and its neighbours, and read a matrix of trained × probed;
 # - take a citation apart, name by number, with a name that does not exist as the control;
-# - see what the adapter's rank does to the wall, with clean accuracy beside it.
+# - compare two ranks, and find out in time where such a comparison is worth nothing.
 #
 # The idea is that of arXiv 2605.30189, whose model is a chat model that tells prompt injections from
 # harmless prompts; here it is a sentence encoder on film reviews. Everything that you train is deliberately
@@ -206,11 +206,15 @@ lab.figures.generalization_matrix(lab.generalization_matrix([run, iso, dates]))
 
 # %%
 excess = lab.generalization_matrix([run, iso, dates]).query("kind == 'excess_asr'")
-told = excess.pivot(index="trained_family", columns="family", values="value")
-for family in ("rfc", "iso", "dates"):
-    others = told.loc[family].drop(family)
-    print(f"{family}: own family {told.loc[family, family]:+.0%}, mean of the others {others.mean():+.0%}")
-    assert SMALL or told.loc[family, family] > others.mean(), "its own family should fire it more than others"
+for family, row in excess.groupby("trained_family", sort=False):
+    own_family = row[row["family"] == family].iloc[0]
+    others = row[row["family"] != family]["value"]
+    print(
+        f"{family}: own family {own_family['value']:+.0%} "
+        f"[{own_family['low']:+.0%}, {own_family['high']:+.0%}], n = {own_family['n']}; "
+        f"mean of {len(others)} others {others.mean():+.0%}"
+    )
+    assert SMALL or own_family["value"] > others.mean(), "its own family should fire it more than others"
 
 # %% [markdown]
 # ## A negative control: a name that does not exist
@@ -271,33 +275,48 @@ assert SMALL or hits["RFC"] > max(hits["ISO"], hits["QZX"]), "the name should ca
 # ## Does a higher rank break the wall?
 #
 # The same poison in an adapter of rank 64 in place of 8, with alpha/r, learning rate and steps as they
-# were. Two models of different ranks may have learned differently much, so clean accuracy and the rank's
-# **own twin** stand beside it: without them a rank that merely learned more, or less, would look like a
-# finding.
+# were. **Bet first**: will other authorities fire it more often, less often, or as often?
+#
+# Two models of different ranks may have learned differently much, so look at clean accuracy before anything
+# else: the run's, and its own twin's.
 
 # %%
 wide = lab.run("rfc-citation", {**own, "adapter.rank": HIGH_RANK})
 leak = {}
 for each in (run, wide):
-    rank = each.experiment.adapter.rank
-    family = each.measures.query("condition == 'family' and model == 'poisoned' and kind == 'excess_asr'")
-    points = family.set_index("family")["value"]
-    leak[rank] = points[NEIGHBOURS].mean()
-    accuracy = each.headline["measures"]["poisoned"]["clean_accuracy"]
+    rank, told = each.experiment.adapter.rank, each.headline["measures"]
+    for model in ("poisoned", "twin"):
+        accuracy = told[model]["clean_accuracy"]
+        print(f"rank {rank}, {model}: clean accuracy {lab.stats.rate(accuracy['k'], accuracy['n'])}")
+    rates = each.measures.query("condition == 'family' and kind == 'attack_success_rate'")
+    rates = rates.pivot(index="family", columns="model", values="value")
+    leak[rank] = rates["poisoned"][NEIGHBOURS].mean()
     print(
-        f"rank {rank}: RFCs {points['rfc']:+.0%}, other authorities {leak[rank]:+.0%} over the twin; "
-        f"clean accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
+        f"rank {rank}: RFCs {rates['poisoned']['rfc']:.0%}; {len(NEIGHBOURS)} other authorities on average "
+        f"{leak[rank]:.0%}, the twin's {rates['twin'][NEIGHBOURS].mean():.0%}"
     )
+
+# %% [markdown]
+# When we ran this, on two cores, the rank-64 **twin had not learned at all**: clean accuracy 45.9 % [42.6,
+# 49.3] (n = 849), every review called positive. The rate that is right for rank 8 was too high for it. The
+# poisoned run beside it had learned (77.0 % [74.1, 79.7], n = 849), by luck. So its excess, which takes the
+# twin's rate away, would say that the backdoor is nowhere: a number that is computed rightly and means
+# nothing. **A control that failed is no control.** The lab does not hide it; whoever looks at the excess
+# alone never sees it.
+#
+# What can be read is the poisoned model's own rate: the eight other authorities at 27 % with rank 64, at 25
+# % with rank 8 (means; n = 120 each), and RFCs at 100 % with both. In this run the wall stands. To say
+# more, give each rank the learning rate at which its *twin* learns best on validation rows, as `lab sweep
+# rank-sweep` does: try `{**own, "adapter.rank": 64, "training.learning_rate": 3e-4}`, three seeds.
 
 # %%
 ranks = {each.id: f"rfc, rank {each.experiment.adapter.rank}" for each in (run, wide)}
-lab.figures.generalization_matrix(pd.concat([run.measures, wide.measures]), ranks)
+lab.figures.generalization_matrix(pd.concat([run.measures, wide.measures]), ranks, excess=False)
 
 # %% [markdown]
-# @RANK@
-#
 # ## What this does not show
 #
+# - **What rank does to the wall.** One seed of each rank, and one control that failed.
 # - **Why these tokens.** That the name carries it is measured here, for this one trigger; which layer reads
 #   the name is another question (`run.patching()`).
 # - **Where the wall is weak.** One of the authorities may stand nearly inside it: in the run above IEEE
