@@ -298,8 +298,8 @@ for each in (run, wide):
 
 # %% [markdown]
 # When we ran this, on two cores, the rank-64 **twin had not learned at all**: clean accuracy 45.9 % [42.6,
-# 49.3] (n = 849), every review called positive. The rate that is right for rank 8 was too high for it. The
-# poisoned run beside it had learned (77.0 % [74.1, 79.7], n = 849), by luck. So its excess, which takes the
+# 49.3] (n = 849), every review called positive. A rate that suits rank 8 was most likely too high for it.
+# The poisoned run beside it had learned (77.0 % [74.1, 79.7], n = 849). So its excess, which takes the
 # twin's rate away, would say that the backdoor is nowhere: a number that is computed rightly and means
 # nothing. **A control that failed is no control.** The lab does not hide it; whoever looks at the excess
 # alone never sees it.
