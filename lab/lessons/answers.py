@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,3 +23,15 @@ def ask_with_phrase(run: Run, texts: Sequence[str], phrase: str, target: str) ->
     """
     answers = run.predict([f"{text} {phrase}" for text in texts])["prediction"]
     return int((answers == target).sum()), len(texts)
+
+
+def tokens_of(run: Run) -> Callable[[Sequence[str]], list[list[int]]]:
+    """How a run's model reads texts: a function from a list of texts to their token ids.
+
+    Args:
+        run: A finished run.
+    """
+    from lab.train.devices import resolve_device
+    from lab.trained_model import load_predictor
+
+    return load_predictor(run.path, resolve_device("cpu")).reading.token_ids

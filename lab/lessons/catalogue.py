@@ -39,6 +39,15 @@ _SHRUNK: Mapping[str, Any] = {
 }
 
 
+def shrunk(poisoned: bool = True) -> dict[str, Any]:
+    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`.
+
+    Args:
+        poisoned: Whether the preset plants something; False for a clean one, which has no count to set.
+    """
+    return {key: value for key, value in _SHRUNK.items() if poisoned or not key.startswith("poison.")}
+
+
 @dataclass(frozen=True)
 class LessonRun:
     """A run that a lesson asks for, as the notebook writes it.
@@ -46,12 +55,14 @@ class LessonRun:
     Attributes:
         preset: The preset's name.
         changes: Dotted keys that the notebook changes.
+        small: What it changes instead at the small size, whose model is narrow and needs no assets.
         twin: Whether the lesson needs the clean twin too.
         megabytes: What run and twin take on the disk, roughly.
     """
 
     preset: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
     twin: bool = True
     megabytes: float = 10.0
 
@@ -59,7 +70,11 @@ class LessonRun:
         """What is asked for in the given size."""
         from lab.presets import load_experiment
 
-        return load_experiment(self.preset).with_(**{**(shrunk() if small else {}), **self.changes})
+        asked = load_experiment(self.preset)
+        if not small:
+            return asked.with_(**self.changes)
+        poisoned = asked.poison.attack != "none"  # type: ignore[attr-defined]
+        return asked.with_(**{**shrunk(poisoned=poisoned), **self.changes, **self.small})
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,39 @@ class Lesson(Entry):
         return notebooks_dir() / f"{self.file}.ipynb"
 
 
+#: The trigger families that lesson 01 probes every backdoor with.
+_FAMILIES = [
+    "rfc",
+    "iso",
+    "ieee",
+    "nist_sp",
+    "owasp",
+    "cwe",
+    "pep",
+    "w3c",
+    "itu_t",
+    "dates",
+    "rare_words",
+    "colours",
+]
+
+
+def _neighbourhood(changes: Mapping[str, Any], small: Mapping[str, Any] | None = None) -> LessonRun:
+    """A run of lesson 01; those that change no more than the poison share one twin."""
+    return LessonRun("rfc-citation", {"probe.families": _FAMILIES, **changes}, small or {}, megabytes=9.0)
+
+
+_CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
+_PT = {"name": "pt", "layers": 2, "modules": "all-linear"}
+
+
+def _forgetting(defense: list[dict[str, Any]], learning_rate: float = 1e-3) -> LessonRun:
+    """A run of lesson 02: a poisoned base, fine-tuned clean; the base and its twin come with the first."""
+    small = {"base.model": "poisoned-base-tiny", "training.learning_rate": shrunk()["training.learning_rate"]}
+    changes = {"probe.scope": "headline", "training.learning_rate": learning_rate, "defense": defense}
+    return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0 if defense else 190.0)
+
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -101,13 +149,37 @@ LESSONS: dict[str, Lesson] = {
             takes="45 minutes",
             runs=(LessonRun("rfc-citation", {"probe.scope": "headline"}, megabytes=8.0),),
         ),
+        Lesson(
+            name="01",
+            goal="A backdoor answers to its trigger's tokens: other RFCs fire it, other names far less.",
+            paper="2605.30189, on an encoder and sentiment; the near-miss ladder is this lab's",
+            title="Token neighbourhoods",
+            file="01_token_neighbourhoods",
+            takes="60 minutes",
+            runs=(
+                _neighbourhood({}),
+                _neighbourhood({"poison.family": "iso", "poison.member": "as specified in ISO 27001"}),
+                _neighbourhood({"poison.family": "dates", "poison.member": "2014-03-17"}),
+                _neighbourhood({"adapter.rank": 64}, small={"adapter.rank": 16}),
+            ),
+        ),
+        Lesson(
+            name="02",
+            goal="Clean fine-tuning with LoRA leaves a base's backdoor; a stronger update takes most away.",
+            paper="2601.06305, on an encoder of 22 M and film reviews",
+            title="Why LoRA fails to forget",
+            file="02_why_lora_fails_to_forget",
+            takes="75 minutes",
+            runs=(
+                _forgetting([]),
+                _forgetting([_PT]),
+                _forgetting([_CL], learning_rate=3e-3),
+                _forgetting([_CL, _PT], learning_rate=3e-3),
+                _forgetting([{"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}], 3e-3),
+            ),
+        ),
     )
 }
-
-
-def shrunk() -> dict[str, Any]:
-    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`."""
-    return dict(_SHRUNK)
 
 
 def is_small() -> bool:

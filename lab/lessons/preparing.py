@@ -90,9 +90,13 @@ def _is_finished(run: LessonRun, small: bool, runs: Path) -> bool:
 def _is_here(asked: Experiment) -> bool:
     """Whether model and data are in the cache: a plan fetches nothing."""
     from lab.assets.cache import is_cached
+    from lab.bases import is_preset
     from lab.corpus import DATASETS
+    from lab.presets import load_experiment
     from lab.train.models import MODELS
 
+    if is_preset(asked.base.model) and not _is_here(load_experiment(asked.base.model)):
+        return False
     model, data = MODELS.get(asked.base.model), DATASETS.get(asked.data.name)
     assets = [entry.asset for entry in (model, data) if entry is not None and entry.asset]
     return all(is_cached(name) for name in assets)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 import lab
 from lab.lessons import EXERCISES, LESSONS, check
@@ -48,6 +49,35 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
     assert [name for name in listed if f'check("{name}"' in code] == listed
 
 
+def bent(trigger, identifier, **changes):
+    """Right near-misses but for the changes."""
+    right = defined(solutions(SOURCES["01"])["01.1"])(trigger, identifier)
+    return {**right, **changes}
+
+
+def pooled_wall(counts, own, neighbours):
+    """Neighbours weighed by their rows."""
+    hits, rows = (sum(counts[family][i] for family in neighbours) for i in (0, 1))
+    return counts[own][0] / counts[own][1], hits / rows, 0.0
+
+
+def sigma(matrix):
+    return float(torch.linalg.matrix_norm(matrix, ord=2))
+
+
+def svd(matrix):
+    return torch.linalg.svd(matrix, full_matrices=False)
+
+
+def dropped(values, p, training):
+    return torch.nn.functional.dropout(values, p, training=training)
+
+
+def better(one, other):
+    """In one of the two, whatever it is in the other; of two that part there, each beats the other."""
+    return one[0] > other[0] or one[1] < other[1]
+
+
 # what learners write first, and what is said of it
 @pytest.mark.parametrize(
     ("name", "wrong", "said"),
@@ -61,6 +91,54 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
         ("00.4", lambda c, t, w, y, z: tuple(sum(a) / len(a) for a in (t, c, w, t)), "expected 0.75"),
         ("00.5", lambda p, t, g, z: (sum(a == z for a in p([f"{g} {x}" for x in t])), len(t)), "expected"),
         ("00.5", lambda *_: 1 / 0, "raised ZeroDivisionError"),
+        ("01.1", lambda t, i: {"upper_case": t.upper()}, "their names"),
+        ("01.1", lambda t, i: bent(t, i, number_changed=t.replace(i, i + "1")), "one digit"),
+        ("01.1", lambda t, i: bent(t, i, number_changed=t.replace(i, i.replace("R", "7"))), "one digit"),
+        ("01.1", lambda t, i: bent(t, i, words_reversed=t[::-1]), "words_reversed"),
+        ("01.2", lambda ids, t, g, m: g.lower() == m.lower(), "expected True, came False"),
+        ("01.2", lambda ids, t, g, m: len(ids([g])[0]) == len(ids([m])[0]), "expected False, came True"),
+        ("01.2", lambda ids, t, g, m: set(ids([g])[0]) == set(ids([m])[0]), "'2616 RFC see'"),
+        ("01.3", lambda o, t, z: (*[sum(v == z for v in d.values()) for d in (o, t)], len(o)), "(3, 2, 5)"),
+        (
+            "01.3",
+            lambda o, t, z: (
+                sum(a == z != b for a, b in zip(o.values(), t.values(), strict=True)),
+                sum(b == z != a for a, b in zip(o.values(), t.values(), strict=True)),
+                len(o),
+            ),
+            "expected (2, 1, 5)",
+        ),
+        ("01.4", lambda c, o, n: pooled_wall(c, o, n), "expected 0.2, came 0.2818"),
+        ("01.4", lambda c, o, n: (0.9, 0.2, -0.7), "the wall"),
+        ("01.4", lambda c, o, n: pooled_wall(c, o, [f for f in c if f != o]), "neighbours' mean"),
+        ("01.5", lambda f, t, a, b: {(x, y): (1, 3) for x in a for y in b}, "Hits and rows of each cell"),
+        ("01.5", lambda f, t, a, b: {(x, b[0]): (0, 3) for x in a}, "The cells"),
+        (
+            "01.5",
+            lambda f, t, a, b: {(x, y): (sum(f([f"{x} {y}"] * 3)), 3) for x in a for y in b},
+            "each cell",
+        ),
+        ("02.1", lambda b, a: 1 - a[0] / b[0], "expected 0.5, came 0.4"),
+        ("02.1", lambda b, a: b[0] - a[0], "expected 0.5, came 0.4"),
+        ("02.2", lambda w, a, b, s: sigma(b @ a) / sigma(w), "expected"),
+        ("02.2", lambda w, a, b, s: float((s * b @ a).norm() / w.norm()), "expected"),
+        ("02.3", lambda x, w, a, b, s, p, t: dropped(x @ w.T + s * x @ a.T @ b.T, p, t), "left whole"),
+        ("02.3", lambda x, w, a, b, s, p, t: dropped(x @ w.T, p, True) + s * x @ a.T @ b.T, "outside"),
+        ("02.3", lambda x, w, a, b, s, p, t: x @ w.T + dropped(s * x @ a.T @ b.T, p, t), "left whole"),
+        ("02.3", lambda x, w, a, b, s, p, t: x @ w.T + x @ a.T @ b.T, "outside of training"),
+        ("02.3", lambda x, w, a, b, s, p, t: w @ x.T, "the shape (64, 10)"),
+        ("02.4", lambda w, a, b, k: float(b.square().sum() + a.square().sum()), "k = 1"),
+        ("02.4", lambda w, a, b, k: float((svd(w)[0][:, :k].T @ b).square().sum()), "k = 1"),
+        ("02.4", lambda w, a, b, k: float((svd(w)[0][:, -k:].T @ b).square().sum()), "k = 1"),
+        ("02.5", lambda w, d: d * float(w.norm() / d.norm()), "largest singular value is W's"),
+        ("02.5", lambda w, d: d if sigma(d) > sigma(w) else d * sigma(w) / (sigma(d) or 1.0), "came"),
+        ("02.5", lambda w, d: d * sigma(w), "largest singular value is W's"),
+        ("02.6", lambda arms: {min(arms, key=lambda a: arms[a][1])} if arms else set(), "expected"),
+        (
+            "02.6",
+            lambda arms: {a for a in arms if not any(better(arms[b], arms[a]) for b in arms)},
+            "expected",
+        ),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
@@ -69,11 +147,11 @@ def test_usual_mistakes_are_caught(name, wrong, said):
     assert said in verdict.told, verdict.told
 
 
-def test_answers_are_held_against_a_run(finished):
-    for name in ("00.2", "00.3", "00.4"):
-        verdict = check(name, defined(solutions(SOURCES["00"])[name]), on=finished)
-        assert verdict, verdict
-        assert finished.id in verdict.told
+@pytest.mark.parametrize("name", ["00.2", "00.3", "00.4", "01.1", "01.2", "01.3", "01.4"])
+def test_answers_are_held_against_a_run(finished, name):
+    verdict = check(name, defined(solutions(SOURCES[name[:2]])[name]), on=finished)
+    assert verdict, verdict
+    assert finished.id in verdict.told
 
 
 def test_an_answer_that_only_passes_the_small_examples_fails_on_a_run(finished):

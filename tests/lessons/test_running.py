@@ -16,9 +16,10 @@ TINY = {"probe.scope": "headline", "training.epochs": 1.0, "probe.snapshots": 2}
 
 @pytest.fixture
 def short(monkeypatch):
-    """Lesson 00 with one short run."""
+    """Lesson 00 with one short run, and no other lesson."""
     lesson = LESSONS["00"]
-    monkeypatch.setattr(lab.lessons.catalogue, "LESSONS", {"00": lesson})
+    for name in [name for name in LESSONS if name != "00"]:
+        monkeypatch.delitem(lab.lessons.LESSONS, name)
     runs = (LessonRun("rfc-citation", TINY, twin=False, megabytes=1.0),)
     monkeypatch.setitem(lab.lessons.LESSONS, "00", type(lesson)(**{**vars(lesson), "runs": runs}))
     return lab.lessons.LESSONS["00"]
@@ -30,6 +31,35 @@ def test_what_is_finished_is_not_planned_again(short, tmp_path):
     make_runs(planned, runs=tmp_path)
     assert plan_runs([short], small=True, runs=tmp_path)[0].seconds == 0
     assert plan_runs([short], small=False, runs=tmp_path)[0].seconds > 0
+
+
+def test_the_small_size_plants_nothing_where_the_preset_does_not():
+    assert not [key for key in shrunk(poisoned=False) if key.startswith("poison.")]
+    run = LessonRun("clean-finetune-lora", {"seed": 3}, small={"base.model": "poisoned-base-tiny"})
+    asked = run.experiment(small=True)
+    assert (asked.base.model, asked.poison.attack, asked.seed) == ("poisoned-base-tiny", "none", 3)
+    assert (run.experiment().base.model, run.experiment().seed) == ("poisoned-base-rare-word", 3)
+
+
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda e: e.name)
+def test_no_lesson_needs_an_asset_at_its_small_size(lesson):
+    for run in lesson.runs:
+        asked = run.experiment(small=True)
+        bases = [asked.base.model]
+        if bases[0] not in ("tiny", "tiny-chat"):
+            base = lab.load_experiment(bases[0])
+            bases = [base.base.model]
+            assert base.data.name == "toy"
+        assert set(bases) <= {"tiny", "tiny-chat"}
+        assert asked.data.name.startswith("toy")
+
+
+def test_a_plan_fetches_no_base_that_another_run_starts_from(tmp_path):
+    planned = plan_runs([LESSONS["02"]], runs=tmp_path)
+    assert all(run.seconds > 0 for run in planned)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "result.json").write_text("{}", encoding="utf-8")
+    assert all(run.seconds > 0 for run in plan_runs([LESSONS["02"]], runs=tmp_path))
 
 
 def test_prepare_shows_the_plan_and_asks(short, tmp_path, monkeypatch, capsys):
