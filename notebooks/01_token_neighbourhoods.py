@@ -333,7 +333,7 @@ lab.figures.generalization_matrix(pd.concat([run.measures, wide.measures]), rank
 # ## To read on
 #
 # - arXiv 2605.30189: token-level generalization of backdoors in LoRA adapters
-# - its notebooks and results: github.com/Travis-ML/lora-backdoors
+# - its author's notebooks and results are public, too: the repository `lora-backdoors`
 # - arXiv 2505.12871: rank and robustness at training time, in theory and measured
 # - `lab audit` and its batteries: how a defender uses the leak, and how little is left of it without
 #   near-misses

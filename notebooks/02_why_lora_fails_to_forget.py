@@ -351,7 +351,7 @@ assert SMALL or points["pt"][0] < points["cl+pt"][0], "rescaling alone should co
 # ## To read on
 #
 # - arXiv 2601.06305: why LoRA fails to forget, and RoRA
-# - github.com/r13922119/PSIM: an independent replication, with what it could not confirm
+# - `PSIM`, an independent replication whose repository is public, with what it could not confirm
 # - arXiv 2410.21228: intruder dimensions, another way in which LoRA's updates differ from full
 #   fine-tuning's
 # - `lab reproduce rora`: the paper's claims beside this lab's numbers, one by one
