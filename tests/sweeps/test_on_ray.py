@@ -102,7 +102,9 @@ def test_nobody_at_the_address_is_told_within_seconds():
     assert time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize("address", ["nonsense", "host:", ":1", "host:99999999", "host:port", "ray://host:10001"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host:", ":1", "host:99999999", "host:port", "ray://host:10001"]
+)
 def test_an_address_that_is_none(address):
     with pytest.raises(LabError, match="HOST:PORT"):
         on_ray._check_address(address)
