@@ -46,12 +46,14 @@ class LessonRun:
     Attributes:
         preset: The preset's name.
         changes: Dotted keys that the notebook changes.
+        small: What it changes instead at the small size, whose model is narrow and needs no assets.
         twin: Whether the lesson needs the clean twin too.
         megabytes: What run and twin take on the disk, roughly.
     """
 
     preset: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
     twin: bool = True
     megabytes: float = 10.0
 
@@ -59,7 +61,11 @@ class LessonRun:
         """What is asked for in the given size."""
         from lab.presets import load_experiment
 
-        return load_experiment(self.preset).with_(**{**(shrunk() if small else {}), **self.changes})
+        asked = load_experiment(self.preset)
+        if not small:
+            return asked.with_(**self.changes)
+        poisoned = self.changes.get("poison.attack", asked.attack) != "none"
+        return asked.with_(**{**shrunk(poisoned=poisoned), **self.changes, **self.small})
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,25 @@ class Lesson(Entry):
         return notebooks_dir() / f"{self.file}.ipynb"
 
 
+#: The adapters of lesson 05, short so that there can be a dozen: a quarter of the preset's rows.
+_SHORT = {
+    "data.rows": 400,
+    "training.batch_tokens": 512,
+    "probe.scope": "headline",
+    "probe.rows": 300,
+    "probe.snapshots": 0,
+}
+
+
+def _short(**changes: Any) -> LessonRun:
+    """An adapter of lesson 05: clean where only a seed is given."""
+    poison = {f"poison.{key}": value for key, value in changes.items() if key != "seed"}
+    asked = {**_SHORT, **(poison or {"poison.attack": "none"}), "seed": changes["seed"]}
+    return LessonRun(
+        "rfc-citation", asked, small={"data.rows": 200, "training.epochs": 8.0}, twin=False, megabytes=2.0
+    )
+
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -101,13 +126,31 @@ LESSONS: dict[str, Lesson] = {
             takes="45 minutes",
             runs=(LessonRun("rfc-citation", {"probe.scope": "headline"}, megabytes=8.0),),
         ),
+        Lesson(
+            name="05",
+            goal="A detector is worth what was counted on adapters that had no part in its threshold.",
+            paper="2605.30189; search, cohorts and exact intervals are this lab's",
+            title="Audit an adapter",
+            file="05_audit_an_adapter",
+            takes="60 minutes",
+            runs=(
+                *(_short(seed=seed) for seed in range(1, 9)),
+                _short(count=30, family="inserted_sentence", seed=12),
+                _short(count=30, seed=11),
+                _short(count=30, family="w3c", seed=13),
+            ),
+        ),
     )
 }
 
 
-def shrunk() -> dict[str, Any]:
-    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`."""
-    return dict(_SHRUNK)
+def shrunk(poisoned: bool = True) -> dict[str, Any]:
+    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`.
+
+    Args:
+        poisoned: Whether the preset plants something; False for a clean one, which has no count to set.
+    """
+    return {key: value for key, value in _SHRUNK.items() if poisoned or not key.startswith("poison.")}
 
 
 def is_small() -> bool:

@@ -133,6 +133,15 @@ def expect_parts(what: str, came: Any, count: int) -> tuple[Any, ...]:
     return tuple(came)
 
 
+def expect_counts(came: Any, count: int) -> tuple[int, ...]:
+    """So many whole numbers, whatever kind of number they came as."""
+    parts = expect_parts("The counts", came, count)
+    try:
+        return tuple(int(part) for part in parts)
+    except (TypeError, ValueError, RuntimeError):
+        raise MissedError(f"Expected {count} whole numbers, came {shown(came)}.") from None
+
+
 def shown(value: Any, quote: bool = True) -> str:
     """A value as a message shows it, cut where it is long."""
     text = repr(value) if quote else str(value)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 import lab
 from lab.lessons import EXERCISES, LESSONS, check
@@ -10,7 +11,7 @@ SOURCES = {name: read_source(lesson.source) for name, lesson in LESSONS.items()}
 
 def defined(code):
     """The last thing that a piece of a lesson defines."""
-    names = {"lab": lab}
+    names = {"lab": lab, "torch": torch}
     exec(code, names)
     return list(names.values())[-1]
 
@@ -48,6 +49,10 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
     assert [name for name in listed if f'check("{name}"' in code] == listed
 
 
+def spread(norms):
+    return float(torch.stack(norms).std(correction=0))
+
+
 # what learners write first, and what is said of it
 @pytest.mark.parametrize(
     ("name", "wrong", "said"),
@@ -61,6 +66,17 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
         ("00.4", lambda c, t, w, y, z: tuple(sum(a) / len(a) for a in (t, c, w, t)), "expected 0.75"),
         ("00.5", lambda p, t, g, z: (sum(a == z for a in p([f"{g} {x}" for x in t])), len(t)), "expected"),
         ("00.5", lambda *_: 1 / 0, "raised ZeroDivisionError"),
+        ("05.1", lambda p, t, g, z: (sum(a == z for a in p([f"{g}. {x}" for x in t])), len(t)), "(1, 3)"),
+        ("05.1", lambda p, t, g, z: (1, 3) if p([f"{g} {x}" for x in t]) else 0, "a full stop, a space"),
+        ("05.2", lambda f: spread([(a @ b).norm() for a, b in f]), "expected 2"),
+        ("05.2", lambda f: spread([a.norm() * b.norm() / len(a) for a, b in f]), "expected 2"),
+        ("05.2", lambda f: spread([(a @ b).square().mean().sqrt() for a, b in f]), "raised RuntimeError"),
+        ("05.3", lambda s, r: float(s[1].mean() - sum(x[1].mean() for x in r) / len(r)), "differ tenfold"),
+        ("05.3", lambda s, r: float(s[1].mean() / s[0].std(correction=0)), "expected 0, came 1"),
+        ("05.4", lambda c, t, p: (sum(x > max(t) for x in p), 0), "expected"),
+        ("05.4", lambda c, t, p: (sum(x >= max(c) for x in p), sum(x >= max(c) for x in t)), "expected"),
+        ("05.5", lambda k, n: k / n, "expected 0.5271"),
+        ("05.5", lambda k, n: (k + 3) / n, "0 of 4"),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
@@ -69,11 +85,12 @@ def test_usual_mistakes_are_caught(name, wrong, said):
     assert said in verdict.told, verdict.told
 
 
-def test_answers_are_held_against_a_run(finished):
-    for name in ("00.2", "00.3", "00.4"):
-        verdict = check(name, defined(solutions(SOURCES["00"])[name]), on=finished)
-        assert verdict, verdict
-        assert finished.id in verdict.told
+@pytest.mark.parametrize("name", ["00.2", "00.3", "00.4", "05.1", "05.2"])
+def test_answers_are_held_against_a_run(finished, name, tiny_cache, monkeypatch):
+    monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
+    verdict = check(name, defined(solutions(SOURCES[EXERCISES[name].lesson])[name]), on=finished)
+    assert verdict, verdict
+    assert finished.id in verdict.told
 
 
 def test_an_answer_that_only_passes_the_small_examples_fails_on_a_run(finished):
