@@ -7,6 +7,7 @@ from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
 from lab.audit.cohort_builds import build_cohort, key_table, summarise_key
 from lab.audit.cohorts import COHORTS, Cohort, Member, find_cohort, plan_cohort
 from lab.audit.counted import counted_detectors
+from lab.audit.detectors import DETECTORS, Detector
 from lab.audit.reference_plans import ReferencePlan
 from lab.audit.weight_statistics import (
     STATISTICS,
@@ -19,10 +20,12 @@ from lab.batteries import BATTERIES, Battery, battery
 __all__ = [
     "BATTERIES",
     "COHORTS",
+    "DETECTORS",
     "STATISTICS",
     "AdapterFiles",
     "Battery",
     "Cohort",
+    "Detector",
     "Member",
     "ReferencePlan",
     "UnpackedAdapter",
