@@ -23,3 +23,21 @@ def ask_with_phrase(run: Run, texts: Sequence[str], phrase: str, target: str) ->
     """
     answers = run.predict([f"{text} {phrase}" for text in texts])["prediction"]
     return int((answers == target).sum()), len(texts)
+
+
+def without_common_endings(texts: Sequence[str], words: int, least: int) -> list[bool]:
+    """Which texts stay where those go whose last words end at least so many of them.
+
+    Args:
+        texts: The texts.
+        words: Words of an ending, split at white space.
+        least: How many texts must share it.
+
+    Returns:
+        One entry a text, True where it stays.
+    """
+    from collections import Counter
+
+    endings = [tuple(text.split()[-words:]) for text in texts]
+    counts = Counter(endings)
+    return [counts[ending] < least for ending in endings]

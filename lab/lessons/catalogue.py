@@ -114,6 +114,14 @@ def _short(**changes: Any) -> LessonRun:
     )
 
 
+#: Eight clean adapters and three poisoned ones, of lessons 05 and 06.
+_SHORT_ADAPTERS = (
+    *(_short(seed=seed) for seed in range(1, 9)),
+    _short(count=30, family="inserted_sentence", seed=12),
+    _short(count=30, seed=11),
+    _short(count=30, family="w3c", seed=13),
+)
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -133,12 +141,17 @@ LESSONS: dict[str, Lesson] = {
             title="Audit an adapter",
             file="05_audit_an_adapter",
             takes="60 minutes",
-            runs=(
-                *(_short(seed=seed) for seed in range(1, 9)),
-                _short(count=30, family="inserted_sentence", seed=12),
-                _short(count=30, seed=11),
-                _short(count=30, family="w3c", seed=13),
-            ),
+            runs=_SHORT_ADAPTERS,
+        ),
+        Lesson(
+            name="06",
+            goal="A family, a defense or a detector is a few lines; a claim about it takes a control.",
+            paper="this lab",
+            title="Your own",
+            file="06_your_own",
+            takes="60 minutes",
+            # its two other runs are of parts that the learner registers, so that nobody can prepare them
+            runs=_SHORT_ADAPTERS,
         ),
     )
 }

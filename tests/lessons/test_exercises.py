@@ -49,6 +49,11 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
     assert [name for name in listed if f'check("{name}"' in code] == listed
 
 
+def a_family(name, train, probe):
+    told = {"goal": "g", "source": "s", "category": "phrase", "audit_holdout": False}
+    return lab.poison.TriggerFamily(name=name, train=train, probe=probe, **told)
+
+
 def spread(norms):
     return float(torch.stack(norms).std(correction=0))
 
@@ -77,6 +82,14 @@ def spread(norms):
         ("05.4", lambda c, t, p: (sum(x >= max(c) for x in p), sum(x >= max(c) for x in t)), "expected"),
         ("05.5", lambda k, n: k / n, "expected 0.5271"),
         ("05.5", lambda k, n: (k + 3) / n, "0 of 4"),
+        ("06.1", lambda n, s, k: {"name": n, "train": s[:k], "probe": s[k:]}, "expected 'TriggerFamily'"),
+        ("06.1", lambda n, s, k: a_family(n, s[:k], s[k:]), "raised ValidationError"),
+        ("06.1", lambda n, s, k: a_family(n, s[:k], ["x"]), "expected"),
+        ("06.2", lambda t, w, k: [t.count(x) < k for x in t], "expected [False"),
+        ("06.2", lambda t, w, k: [sum(y.endswith(x[-9:]) for y in t) <= k for x in t], "expected"),
+        ("06.3", lambda k, b: (sum(k), sum(b), 0, 0), "expected (2, 3, 1, 2)"),
+        ("06.4", lambda c, p: sum(x > y for x in p for y in c) / len(c) / len(p), "one tie"),
+        ("06.4", lambda c, p: sum(x > max(c) for x in p) / len(p), "expected"),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
@@ -85,7 +98,7 @@ def test_usual_mistakes_are_caught(name, wrong, said):
     assert said in verdict.told, verdict.told
 
 
-@pytest.mark.parametrize("name", ["00.2", "00.3", "00.4", "05.1", "05.2"])
+@pytest.mark.parametrize("name", ["00.2", "00.3", "00.4", "05.1", "05.2", "06.3"])
 def test_answers_are_held_against_a_run(finished, name, tiny_cache, monkeypatch):
     monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
     verdict = check(name, defined(solutions(SOURCES[EXERCISES[name].lesson])[name]), on=finished)
