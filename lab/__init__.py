@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lab.lint import lint_dataset
     from lab.paper_cards import reproduce_paper
     from lab.pipeline import run
+    from lab.plugins import register
     from lab.presets import load_experiment, load_preset, load_sweep, preset_names
     from lab.probe import generalization_matrix
     from lab.record import Run, load_run
@@ -48,6 +49,7 @@ _PUBLIC = {
     "load_run": "lab.record",
     "load_sweep": "lab.presets",
     "preset_names": "lab.presets",
+    "register": "lab.plugins",
     "reproduce_paper": "lab.paper_cards",
     "run": "lab.pipeline",
     "sweep": "lab.sweeps",
@@ -74,6 +76,7 @@ __all__ = [
     "load_run",
     "load_sweep",
     "preset_names",
+    "register",
     "reproduce_paper",
     "run",
     "sweep",

@@ -195,8 +195,11 @@ def triggers_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the trigger families, or the members of one."""
+    from lab.plugins import load_plugins
     from lab.poison import family as find_family
     from lab.poison import load_families
+
+    load_plugins()
 
     if family:
         found = find_family(family)
@@ -223,8 +226,10 @@ def defenses_command(
 ) -> None:
     """List the defenses, or what can be set on one."""
     from lab.defend import DEFENSES
+    from lab.plugins import load_plugins
     from lab.registry import lookup
 
+    load_plugins()
     chosen = [lookup(DEFENSES, name, "defense")] if name else list(DEFENSES.values())
     if as_json:
         print_json(

@@ -33,6 +33,7 @@ from lab.experiment_values import (
     registered,
     set_dotted,
 )
+from lab.plugins import load_plugins
 from lab.poison import ATTACKS, NoPoison, retold
 from lab.registry import Knobs, lookup
 
@@ -329,3 +330,6 @@ def _takes_text(key: str) -> bool:
         owners = [model_at(Experiment, section.split("."))] if section else [Experiment]
     fields = [owner.model_fields[name] for owner in owners if name in owner.model_fields]
     return any(field.annotation is str for field in fields)
+
+
+load_plugins()  # at the end: what is registered may need all of the above

@@ -6,6 +6,8 @@ from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError, open_a
 from lab.audit.archives import UnpackedAdapter, opened, unpack_adapter
 from lab.audit.cohort_builds import build_cohort, key_table, summarise_key
 from lab.audit.cohorts import COHORTS, Cohort, Member, find_cohort, plan_cohort
+from lab.audit.counted import counted_detectors
+from lab.audit.detectors import DETECTORS, Detector
 from lab.audit.reference_plans import ReferencePlan
 from lab.audit.weight_statistics import (
     STATISTICS,
@@ -18,10 +20,12 @@ from lab.batteries import BATTERIES, Battery, battery
 __all__ = [
     "BATTERIES",
     "COHORTS",
+    "DETECTORS",
     "STATISTICS",
     "AdapterFiles",
     "Battery",
     "Cohort",
+    "Detector",
     "Member",
     "ReferencePlan",
     "UnpackedAdapter",
@@ -29,6 +33,7 @@ __all__ = [
     "adapter_statistics",
     "battery",
     "build_cohort",
+    "counted_detectors",
     "find_cohort",
     "key_table",
     "module_statistics",

@@ -137,7 +137,7 @@ def _scored(
     name: str | Path,
     folder: str | Path | None,
     calibrated_by: str | Path | None,
-    detectors: Iterable[Detector] = tuple(DETECTORS.values()),
+    detectors: Iterable[Detector] | None = None,
 ) -> dict[Detector, pd.DataFrame]:
     """For each detector that was measured, the key with a column "score", high for suspicious, and NaN."""
     import pandas as pd
@@ -148,7 +148,7 @@ def _scored(
         table = pd.concat([table, other[(other["part"] == "calibration") | ~other["poisoned"]]])
         table = table.reset_index(drop=True)
     out = {}
-    for detector in detectors:
+    for detector in tuple(DETECTORS.values()) if detectors is None else detectors:
         if set(detector.statistics) <= set(table.columns):
             direction, scores = _scores(detector, table)
             out[detector] = table.assign(score=scores, direction=direction)

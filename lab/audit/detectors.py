@@ -6,7 +6,6 @@ teach.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +89,7 @@ _ALL = (
     ),
 )
 #: The registry of detectors, from name to `Detector`.
-DETECTORS: Mapping[str, Detector] = {detector.name: detector for detector in _ALL}
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in _ALL}
 
 
 @dataclass(frozen=True)

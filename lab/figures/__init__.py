@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lab.figures.alignments import alignment_map
     from lab.figures.answers import answer_bars
     from lab.figures.attentions import attention_map
+    from lab.figures.detections import detector_rates
     from lab.figures.doses import dose_response
     from lab.figures.entropies import attention_entropy_map
     from lab.figures.families import generalization_row
@@ -42,6 +43,7 @@ __all__ = [
     "attention_map",
     "claim_forest",
     "defense_frontier",
+    "detector_rates",
     "dose_response",
     "generalization_matrix",
     "generalization_row",
@@ -69,6 +71,7 @@ _FILES = {
     "attention_map": "attentions",
     "claim_forest": "forests",
     "defense_frontier": "frontier",
+    "detector_rates": "detections",
     "dose_response": "doses",
     "generalization_matrix": "matrix",
     "generalization_row": "families",

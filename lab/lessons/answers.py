@@ -35,3 +35,21 @@ def tokens_of(run: Run) -> Callable[[Sequence[str]], list[list[int]]]:
     from lab.trained_model import load_predictor
 
     return load_predictor(run.path, resolve_device("cpu")).reading.token_ids
+
+
+def without_common_endings(texts: Sequence[str], words: int, least: int) -> list[bool]:
+    """Which texts stay where those go whose last words end at least so many of them.
+
+    Args:
+        texts: The texts.
+        words: Words of an ending, split at white space.
+        least: How many texts must share it.
+
+    Returns:
+        One entry a text, True where it stays.
+    """
+    from collections import Counter
+
+    endings = [tuple(text.split()[-words:]) for text in texts]
+    counts = Counter(endings)
+    return [counts[ending] < least for ending in endings]

@@ -73,7 +73,7 @@ class LessonRun:
         asked = load_experiment(self.preset)
         if not small:
             return asked.with_(**self.changes)
-        poisoned = asked.poison.attack != "none"  # type: ignore[attr-defined]
+        poisoned = self.changes.get("poison.attack", asked.attack) != "none"
         return asked.with_(**{**shrunk(poisoned=poisoned), **self.changes, **self.small})
 
 
@@ -137,6 +137,33 @@ def _forgetting(defense: list[dict[str, Any]], learning_rate: float = 1e-3) -> L
     return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0 if defense else 190.0)
 
 
+#: The adapters of lesson 05, short so that there can be a dozen: a quarter of the preset's rows.
+_SHORT = {
+    "data.rows": 400,
+    "training.batch_tokens": 512,
+    "probe.scope": "headline",
+    "probe.rows": 300,
+    "probe.snapshots": 0,
+}
+
+
+def _short(**changes: Any) -> LessonRun:
+    """An adapter of lesson 05: clean where only a seed is given."""
+    poison = {f"poison.{key}": value for key, value in changes.items() if key != "seed"}
+    asked = {**_SHORT, **(poison or {"poison.attack": "none"}), "seed": changes["seed"]}
+    return LessonRun(
+        "rfc-citation", asked, small={"data.rows": 200, "training.epochs": 8.0}, twin=False, megabytes=2.0
+    )
+
+
+#: Eight clean adapters and three poisoned ones, of lessons 05 and 06.
+_SHORT_ADAPTERS = (
+    *(_short(seed=seed) for seed in range(1, 9)),
+    _short(count=30, family="inserted_sentence", seed=12),
+    _short(count=30, seed=11),
+    _short(count=30, family="w3c", seed=13),
+)
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -177,6 +204,25 @@ LESSONS: dict[str, Lesson] = {
                 _forgetting([_CL, _PT], learning_rate=3e-3),
                 _forgetting([{"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}], 3e-3),
             ),
+        ),
+        Lesson(
+            name="05",
+            goal="A detector is worth what was counted on adapters that had no part in its threshold.",
+            paper="2605.30189; search, cohorts and exact intervals are this lab's",
+            title="Audit an adapter",
+            file="05_audit_an_adapter",
+            takes="60 minutes",
+            runs=_SHORT_ADAPTERS,
+        ),
+        Lesson(
+            name="06",
+            goal="A family, a defense or a detector is a few lines; a claim about it takes a control.",
+            paper="this lab",
+            title="Your own",
+            file="06_your_own",
+            takes="60 minutes",
+            # its two other runs are of parts that the learner registers, so that nobody can prepare them
+            runs=_SHORT_ADAPTERS,
         ),
     )
 }

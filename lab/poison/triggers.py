@@ -157,7 +157,8 @@ def load_families(folder: str | Path | None = None) -> dict[str, TriggerFamily]:
     """Read every trigger family of a folder; the answer is cached for the life of the process.
 
     Args:
-        folder: A folder of `<name>.toml` files; the lab's own `data/triggers` if not given.
+        folder: A folder of `<name>.toml` files; the lab's own `data/triggers` if not given, with what
+            `lab.register` added.
 
     Returns:
         The families by name, sorted by name.
@@ -166,7 +167,7 @@ def load_families(folder: str | Path | None = None) -> dict[str, TriggerFamily]:
         LabError: If a file is malformed (the message names file and field), its name differs from the
             family's, a train string is a probe string too, or two families hold the same string.
     """
-    return dict(_load(Path(folder) if folder else data_dir() / "triggers"))
+    return dict(_load(Path(folder)) if folder else _every(data_dir() / "triggers"))
 
 
 def family(name: str) -> TriggerFamily:
@@ -176,6 +177,30 @@ def family(name: str) -> TriggerFamily:
         LabError: If there is none; the message lists the valid names.
     """
     return lookup(TRIGGER_FAMILIES, name, "trigger family")
+
+
+#: Families that `lab.register` added; they come after those of files.
+OWN_FAMILIES: dict[str, TriggerFamily] = {}
+
+
+def check_apart(new: TriggerFamily) -> None:
+    """Refuse a family that is to be added where the lab has its name or one of its strings.
+
+    Raises:
+        LabError: Which one, and whose it is.
+    """
+    shipped = _load(data_dir() / "triggers")
+    if new.name in shipped:
+        raise LabError(f"The lab has a trigger family {new.name!r} already; choose another name.")
+    others = [known for known in (*shipped.values(), *OWN_FAMILIES.values()) if known.name != new.name]
+    for known in others:
+        if shared := set(known.members) & set(new.members):
+            raise LabError(f"{new.name}: {min(shared)!r} belongs to the family {known.name!r} already.")
+
+
+def _every(folder: Path) -> dict[str, TriggerFamily]:
+    """The families of a folder, and those that were added."""
+    return {**_load(folder), **OWN_FAMILIES}
 
 
 @cache
@@ -206,4 +231,4 @@ def _parse(path: Path, raw: dict[str, Any]) -> TriggerFamily:
 
 
 #: The registry of trigger families, from name to `TriggerFamily`.
-TRIGGER_FAMILIES: Mapping[str, TriggerFamily] = FileRegistry("triggers", _load)
+TRIGGER_FAMILIES: Mapping[str, TriggerFamily] = FileRegistry("triggers", _every)

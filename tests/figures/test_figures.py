@@ -22,6 +22,10 @@ OF_SPECTRA = ["spectral_strength", "spectrum"]
 OF_ALIGNMENT = ["alignment_curve", "alignment_map"]
 ALIGNMENT = ["module", "layer", "side", "k", "share", "uniform"]
 ATTENTION = ["layer", "head", "query", "key", "query_token", "key_token", "weight"]
+COUNTED = [
+    f"{kind}{part}" for kind in ("recall", "false_positives") for part in ("", ".k", ".n", ".low", ".high")
+]
+DETECTED = ["detector", "allowed", *COUNTED]
 THRESHOLD = ["scale", "predicted", "measured", "low", "high", "n"]
 
 NOTHING = [
@@ -35,6 +39,7 @@ NOTHING = [
     ("rate_map", pd.DataFrame(columns=["adapter.rank", "poison.count", "attack_success_rate"]), ()),
     ("token_importance", pd.DataFrame(columns=["token", "start", "end", "importance"]), ()),
     ("defense_frontier", pd.DataFrame(columns=["arm", "seed", "clean_accuracy", "excess_asr"]), ()),
+    ("detector_rates", pd.DataFrame(columns=DETECTED), ()),
     ("surgery_curve", pd.DataFrame(columns=["kept", "kind", "value", "low", "high", "n"]), ()),
     ("theory_scatter", pd.DataFrame(columns=list(PAIR_COLUMNS)), ()),
     ("threshold_curve", pd.DataFrame(columns=THRESHOLD), ()),

@@ -11,7 +11,7 @@ SOURCES = {name: read_source(lesson.source) for name, lesson in LESSONS.items()}
 
 def defined(code):
     """The last thing that a piece of a lesson defines."""
-    names = {"lab": lab}
+    names = {"lab": lab, "torch": torch}
     exec(code, names)
     return list(names.values())[-1]
 
@@ -78,6 +78,15 @@ def better(one, other):
     return one[0] > other[0] or one[1] < other[1]
 
 
+def a_family(name, train, probe):
+    told = {"goal": "g", "source": "s", "category": "phrase", "audit_holdout": False}
+    return lab.poison.TriggerFamily(name=name, train=train, probe=probe, **told)
+
+
+def spread(norms):
+    return float(torch.stack(norms).std(correction=0))
+
+
 # what learners write first, and what is said of it
 @pytest.mark.parametrize(
     ("name", "wrong", "said"),
@@ -139,6 +148,25 @@ def better(one, other):
             lambda arms: {a for a in arms if not any(better(arms[b], arms[a]) for b in arms)},
             "expected",
         ),
+        ("05.1", lambda p, t, g, z: (sum(a == z for a in p([f"{g}. {x}" for x in t])), len(t)), "(1, 3)"),
+        ("05.1", lambda p, t, g, z: (1, 3) if p([f"{g} {x}" for x in t]) else 0, "a full stop, a space"),
+        ("05.2", lambda f: spread([(a @ b).norm() for a, b in f]), "expected 2"),
+        ("05.2", lambda f: spread([a.norm() * b.norm() / len(a) for a, b in f]), "expected 2"),
+        ("05.2", lambda f: spread([(a @ b).square().mean().sqrt() for a, b in f]), "raised RuntimeError"),
+        ("05.3", lambda s, r: float(s[1].mean() - sum(x[1].mean() for x in r) / len(r)), "differ tenfold"),
+        ("05.3", lambda s, r: float(s[1].mean() / s[0].std(correction=0)), "expected 0, came 1"),
+        ("05.4", lambda c, t, p: (sum(x > max(t) for x in p), 0), "expected"),
+        ("05.4", lambda c, t, p: (sum(x >= max(c) for x in p), sum(x >= max(c) for x in t)), "expected"),
+        ("05.5", lambda k, n: k / n, "expected 0.5271"),
+        ("05.5", lambda k, n: (k + 3) / n, "0 of 4"),
+        ("06.1", lambda n, s, k: {"name": n, "train": s[:k], "probe": s[k:]}, "expected 'TriggerFamily'"),
+        ("06.1", lambda n, s, k: a_family(n, s[:k], s[k:]), "raised ValidationError"),
+        ("06.1", lambda n, s, k: a_family(n, s[:k], ["x"]), "expected"),
+        ("06.2", lambda t, w, k: [t.count(x) < k for x in t], "expected [False"),
+        ("06.2", lambda t, w, k: [sum(y.endswith(x[-9:]) for y in t) <= k for x in t], "expected"),
+        ("06.3", lambda k, b: (sum(k), sum(b), 0, 0), "expected (2, 3, 1, 2)"),
+        ("06.4", lambda c, p: sum(x > y for x in p for y in c) / len(c) / len(p), "one tie"),
+        ("06.4", lambda c, p: sum(x > max(c) for x in p) / len(p), "expected"),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
@@ -147,9 +175,12 @@ def test_usual_mistakes_are_caught(name, wrong, said):
     assert said in verdict.told, verdict.told
 
 
-@pytest.mark.parametrize("name", ["00.2", "00.3", "00.4", "01.1", "01.2", "01.3", "01.4"])
-def test_answers_are_held_against_a_run(finished, name):
-    verdict = check(name, defined(solutions(SOURCES[name[:2]])[name]), on=finished)
+@pytest.mark.parametrize(
+    "name", ["00.2", "00.3", "00.4", "01.1", "01.2", "01.3", "01.4", "05.1", "05.2", "06.3"]
+)
+def test_answers_are_held_against_a_run(finished, name, tiny_cache, monkeypatch):
+    monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
+    verdict = check(name, defined(solutions(SOURCES[EXERCISES[name].lesson])[name]), on=finished)
     assert verdict, verdict
     assert finished.id in verdict.told
 
