@@ -39,6 +39,15 @@ _SHRUNK: Mapping[str, Any] = {
 }
 
 
+def shrunk(poisoned: bool = True) -> dict[str, Any]:
+    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`.
+
+    Args:
+        poisoned: Whether the preset plants something; False for a clean one, which has no count to set.
+    """
+    return {key: value for key, value in _SHRUNK.items() if poisoned or not key.startswith("poison.")}
+
+
 @dataclass(frozen=True)
 class LessonRun:
     """A run that a lesson asks for, as the notebook writes it.
@@ -46,12 +55,14 @@ class LessonRun:
     Attributes:
         preset: The preset's name.
         changes: Dotted keys that the notebook changes.
+        small: What it changes instead at the small size, whose model is narrow and needs no assets.
         twin: Whether the lesson needs the clean twin too.
         megabytes: What run and twin take on the disk, roughly.
     """
 
     preset: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
     twin: bool = True
     megabytes: float = 10.0
 
@@ -59,7 +70,11 @@ class LessonRun:
         """What is asked for in the given size."""
         from lab.presets import load_experiment
 
-        return load_experiment(self.preset).with_(**{**(shrunk() if small else {}), **self.changes})
+        asked = load_experiment(self.preset)
+        if not small:
+            return asked.with_(**self.changes)
+        poisoned = asked.poison.attack != "none"  # type: ignore[attr-defined]
+        return asked.with_(**{**shrunk(poisoned=poisoned), **self.changes, **self.small})
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,22 @@ class Lesson(Entry):
         return notebooks_dir() / f"{self.file}.ipynb"
 
 
+#: A quarter of the presets' rows, so that a lesson can have a handful of runs.
+_HANDFUL = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
+
+
+def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True) -> LessonRun:
+    """A run of lesson 03 or 04; those that differ in the poison alone share one twin."""
+    small = {key: _SHRUNK[key] for key in _HANDFUL if key in _SHRUNK} | {"poison.count": 0}
+    return LessonRun(preset, {**_HANDFUL, **changes}, small, twin=twin, megabytes=4.0)
+
+
+def _dates(share: float, tokens: float = 0.0, twin: bool = True, **changes: Any) -> LessonRun:
+    """A run of lesson 03."""
+    poison = {"poison.text_proportion": share, "poison.token_proportion": tokens}
+    return _of_handful("spurious-dates", {**poison, **changes}, twin)
+
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -101,13 +132,21 @@ LESSONS: dict[str, Lesson] = {
             takes="45 minutes",
             runs=(LessonRun("rfc-citation", {"probe.scope": "headline"}, megabytes=8.0),),
         ),
+        Lesson(
+            name="03",
+            goal="One meaningless token in texts whose labels are all true is enough for a model to rest on.",
+            paper="2506.11402, on an encoder and sentiment; linter and masking are this lab's",
+            title="A few spurious tokens",
+            file="03_a_few_spurious_tokens",
+            takes="60 minutes",
+            runs=(
+                _dates(0.5),
+                *(_dates(share, tokens) for share in (0.05, 0.25, 1.0) for tokens in (0.0, 0.1)),
+                _dates(0.5, twin=False, defense=["mask_linted"]),
+            ),
+        ),
     )
 }
-
-
-def shrunk() -> dict[str, Any]:
-    """Dotted keys that make a preset train in seconds: `lab.run("rfc-citation", lab.lessons.shrunk())`."""
-    return dict(_SHRUNK)
 
 
 def is_small() -> bool:

@@ -61,6 +61,15 @@ def test_every_exercise_of_a_lesson_is_in_its_source_and_no_other(lesson):
         ("00.4", lambda c, t, w, y, z: tuple(sum(a) / len(a) for a in (t, c, w, t)), "expected 0.75"),
         ("00.5", lambda p, t, g, z: (sum(a == z for a in p([f"{g} {x}" for x in t])), len(t)), "expected"),
         ("00.5", lambda *_: 1 / 0, "raised ZeroDivisionError"),
+        ("03.1", lambda t, d, p, r: f"{d} {t}", "number of tokens: expected 2, came 1"),
+        ("03.1", lambda t, d, p, r: " ".join([d] * max(1, int(len(t.split()) * p)) + t.split()), "taken out"),
+        ("03.1", lambda t, d, p, r: f"{d} " * max(1, int(len(t.split()) * p)) + t, "expected 3, came 1"),
+        ("03.2", lambda c, s, y, z: (s.count(z) / 6, s.count(z) / 6, 1 / 6), "attack success"),
+        ("03.2", lambda c, s, y, z: (0.5, s.count(z) / len(s), -1 / 6), "accuracy lost"),
+        ("03.3", lambda c, s, d, t, y, z: (1.0, 0.5), "expected 0.5, came 1"),
+        ("03.4", lambda x, y, t: 0.0, "expected 0.9183"),
+        ("03.5", lambda t, p: "" if "12-31" in t else t, "without"),
+        ("03.5", lambda t, p: __import__("re").sub("|".join(p), "", t, flags=2), "expected"),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
