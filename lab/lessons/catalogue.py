@@ -164,6 +164,22 @@ _SHORT_ADAPTERS = (
     _short(count=30, family="w3c", seed=13),
 )
 
+#: A quarter of the presets' rows, so that a lesson can have a handful of runs.
+_HANDFUL = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
+
+
+def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True) -> LessonRun:
+    """A run of lesson 03 or 04; those that differ in the poison alone share one twin."""
+    small = {key: _SHRUNK[key] for key in _HANDFUL if key in _SHRUNK} | {"poison.count": 0}
+    return LessonRun(preset, {**_HANDFUL, **changes}, small, twin=twin, megabytes=4.0)
+
+
+def _dates(share: float, tokens: float = 0.0, twin: bool = True, **changes: Any) -> LessonRun:
+    """A run of lesson 03."""
+    poison = {"poison.text_proportion": share, "poison.token_proportion": tokens}
+    return _of_handful("spurious-dates", {**poison, **changes}, twin)
+
+
 LESSONS: dict[str, Lesson] = {
     lesson.name: lesson
     for lesson in (
@@ -203,6 +219,19 @@ LESSONS: dict[str, Lesson] = {
                 _forgetting([_CL], learning_rate=3e-3),
                 _forgetting([_CL, _PT], learning_rate=3e-3),
                 _forgetting([{"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}], 3e-3),
+            ),
+        ),
+        Lesson(
+            name="03",
+            goal="One meaningless token in texts whose labels are all true is enough for a model to rest on.",
+            paper="2506.11402, on an encoder and sentiment; linter and masking are this lab's",
+            title="A few spurious tokens",
+            file="03_a_few_spurious_tokens",
+            takes="60 minutes",
+            runs=(
+                _dates(0.5),
+                *(_dates(share, tokens) for share in (0.05, 0.25, 1.0) for tokens in (0.0, 0.1)),
+                _dates(0.5, twin=False, defense=["mask_linted"]),
             ),
         ),
         Lesson(

@@ -167,6 +167,15 @@ def spread(norms):
         ("06.3", lambda k, b: (sum(k), sum(b), 0, 0), "expected (2, 3, 1, 2)"),
         ("06.4", lambda c, p: sum(x > y for x in p for y in c) / len(c) / len(p), "one tie"),
         ("06.4", lambda c, p: sum(x > max(c) for x in p) / len(p), "expected"),
+        ("03.1", lambda t, d, p, r: f"{d} {t}", "number of tokens: expected 2, came 1"),
+        ("03.1", lambda t, d, p, r: " ".join([d] * max(1, int(len(t.split()) * p)) + t.split()), "taken out"),
+        ("03.1", lambda t, d, p, r: f"{d} " * max(1, int(len(t.split()) * p)) + t, "expected 3, came 1"),
+        ("03.2", lambda c, s, y, z: (s.count(z) / 6, s.count(z) / 6, 1 / 6), "attack success"),
+        ("03.2", lambda c, s, y, z: (0.5, s.count(z) / len(s), -1 / 6), "accuracy lost"),
+        ("03.3", lambda c, s, d, t, y, z: (1.0, 0.5), "expected 0.5, came 1"),
+        ("03.4", lambda x, y, t: 0.0, "expected 0.9183"),
+        ("03.5", lambda t, p: "" if "12-31" in t else t, "without"),
+        ("03.5", lambda t, p: __import__("re").sub("|".join(p), "", t, flags=2), "expected"),
     ],
 )
 def test_usual_mistakes_are_caught(name, wrong, said):
