@@ -272,6 +272,12 @@ hits = {name: sum(cells[name, number][0] for number in numbers) for name in name
 assert SMALL or hits["RFC"] > max(hits["ISO"], hits["QZX"]), "the name should carry it"
 
 # %% [markdown]
+# When we ran this, RFC fired on 91 of 91 rows with either number [96, 100] %. ISO fired on 34 % [25, 44]
+# with the number that was trained and on 8 % [4, 15] with another; the name that does not exist on 23 %
+# [16, 33] and 10 % [5, 18] (n = 91 each). So the name opens the door, the trained number a crack of it, and
+# a real authority does no better than an invented one.
+
+# %% [markdown]
 # ## Does a higher rank break the wall?
 #
 # The same poison in an adapter of rank 64 in place of 8, with alpha/r, learning rate and steps as they
