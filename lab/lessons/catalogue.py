@@ -95,7 +95,7 @@ class Lesson(Entry):
         return notebooks_dir() / f"{self.file}.ipynb"
 
 
-#: The adapters of lesson 05, short so that there can be a dozen: a quarter of the preset's rows.
+#: The adapters of lesson 05, short so that there can be a dozen: a fifth of the preset's rows.
 _SHORT = {
     "data.rows": 400,
     "training.batch_tokens": 512,
