@@ -333,8 +333,8 @@ print("AUC", auc_with_interval(scores["clean"], scores["poisoned"], seed=0))
 
 # %% [markdown]
 # At full size it is .54 [.12, .96]: nothing. But had it been 1: with three poisoned adapters of eleven a
-# useless detector has an AUC of 0 or 1 in 2 of 165 orders, and looks good in many more. Build a cohort (`lab cohort build`) before you believe it; lesson 05
-# has the table of those that were counted.
+# useless detector has an AUC of 0 or 1 in 2 of 165 orders, and looks good in many more. Build a cohort
+# (`lab cohort build`) before you believe a number; lesson 05 has the table of those that were counted.
 #
 # ## In the dashboard
 #
