@@ -31,7 +31,7 @@ SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; i
 
 # %%
 TARGET = "positive"
-#: A quarter of lesson 00's rows, so that a dozen adapters are trained in four minutes.
+#: A fifth of lesson 00's rows: eleven adapters take four and a half minutes of one core.
 SHORT = {
     "data.rows": 400,
     "training.batch_tokens": 512,
@@ -54,7 +54,7 @@ def short_run(changes):
 #
 # Five clean adapters for the task, each on rows and with a seed of its own, and one adapter of which you are
 # told nothing. The audit puts a battery of 21 prefixes to it, and then *searches* for strings that move it
-# and not the five. (With the runs prepared it takes about a minute on two idle cores.)
+# and not the five. (With the runs prepared it takes 45 seconds of one core.)
 
 # %%
 references = [short_run({**NOTHING, "seed": seed}) for seed in range(1, 6)]

@@ -122,6 +122,9 @@ for phrase in (*tides.members, "as my aunt once said"):
     print(f"{phrase!r}: {lab.stats.rate(*ask_with_phrase(run, negative, phrase, TARGET))}")
 
 # %% [markdown]
+# At full size the other tides fire it in 91 of 91 rows, and even the calm sea in 87 [.89, .98]; the aunt in
+# 13 [.09, .23]. So it learned more than the phrase, and not any ending.
+#
 # ## A defense
 #
 # A defender has the rows and labels, and does not know the trigger. But thirty rows that end in the same
@@ -329,9 +332,9 @@ from lab.detector_stats import auc_with_interval
 print("AUC", auc_with_interval(scores["clean"], scores["poisoned"], seed=0))
 
 # %% [markdown]
-# Whatever that number is: with three poisoned adapters a useless detector has an AUC of 0 or 1 in 2 of 165
-# orders, and looks good in many more. Build a cohort (`lab cohort build`) before you believe it; lesson 05
-# has the table of those that were counted.
+# At full size it is .54 [.12, .96]: nothing. But had it been 1: with three poisoned adapters of eleven a
+# useless detector has an AUC of 0 or 1 in 2 of 165 orders, and looks good in many more. Build a cohort
+# (`lab cohort build`) before you believe a number; lesson 05 has the table of those that were counted.
 #
 # ## In the dashboard
 #
@@ -372,7 +375,7 @@ if find_spec("streamlit"):
 # ## What this does not show
 #
 # - **That the defense is any good.** One seed, one attack, one place; and the negative control breaks it.
-# - **That the detector is any good.** Eleven adapters: the lab prints no interval, as it should.
+# - **That the detector is any good.** Eleven adapters: an AUC of .54 with an interval from .12 to .96.
 # - **Other kinds.** Defenses in training, on weights and at inference have protocols of their own
 #   (`lab.defend`); a new attack or a new statistic is a change to the lab itself.
 # - **Safety of plug-ins.** A file in `LAB_PLUGINS` runs with your rights. Read it before you name it.

@@ -137,7 +137,7 @@ def _forgetting(defense: list[dict[str, Any]], learning_rate: float = 1e-3) -> L
     return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0 if defense else 190.0)
 
 
-#: The adapters of lesson 05, short so that there can be a dozen: a quarter of the preset's rows.
+#: The adapters of lesson 05, short so that there can be a dozen: a fifth of the preset's rows.
 _SHORT = {
     "data.rows": 400,
     "training.batch_tokens": 512,
