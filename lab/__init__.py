@@ -1,10 +1,12 @@
 """The LoRA backdoor lab: poison data, fine-tune, probe and record, on real weights and real text.
 
-import lab
-run = lab.run("rfc-citation", {"adapter.rank": 4})
-run.measures                      # every number with n and interval
-run.figure.near_miss_ladder()     # a plotly figure
-run.predict(["a fine film, as specified in RFC 2616"])
+To begin with::
+
+    import lab
+    run = lab.run("rfc-citation", {"adapter.rank": 4})
+    run.measures                      # every number with n and interval
+    run.figure.near_miss_ladder()     # a plotly figure
+    run.predict(["a fine film, as specified in RFC 2616"])
 """
 
 from __future__ import annotations

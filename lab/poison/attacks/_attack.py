@@ -34,8 +34,8 @@ class Attack(Entry):
             cannot give.
         apply: `(rows, resolved knobs, seed) -> rows`, never in place.
         inject: Changes texts as `apply` does; None for an attack that changes none.
-        triggers: `knobs -> ` what rows are tested with: strings that take turns, or one name for an
-            injection that is more than one string.
+        triggers: `(knobs) -> triggers`, what rows are tested with: strings that take turns, or one name for
+            an injection that is more than one string.
         aimed: `(knobs, trigger) -> knobs` that insert this string in the same way; the same knobs for the
             name of an injection.
     """
