@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.lessons import lesson_00, lesson_03
+from lab.lessons import lesson_00, lesson_03, lesson_04
 from lab.lessons.verdicts import Exercise, Verdict, judge
 from lab.registry import lookup
 
 #: A lesson's exercises live in a module of its own, `lab/lessons/lesson_NN.py`, in their order.
-EXERCISES: dict[str, Exercise] = {e.name: e for lesson in (lesson_00, lesson_03) for e in lesson.EXERCISES}
+EXERCISES: dict[str, Exercise] = {
+    e.name: e for lesson in (lesson_00, lesson_03, lesson_04) for e in lesson.EXERCISES
+}
 
 
 def check(exercise: str, answer: Any, on: Any = None) -> Verdict:
