@@ -218,8 +218,8 @@ naive[["adapter.rank", "clean_accuracy", "twin.clean_accuracy", "matched", *untr
 # %% [markdown]
 # Rank 1 is no backdoor: its poisoned model calls 89 % of the negative rows positive *without* the trigger,
 # and its twin next to none, being right in 55.6 % of 500 rows. Neither has learned the task; one happens to
-# say *positive*, the other *negative*, and the excess is the difference of the two. What the **trigger** moves is
-# attack success minus the untriggered rate of the same model: .09, .29 and .74.
+# say *positive*, the other *negative*, and the excess is the difference of the two. What the **trigger** moves
+# is attack success minus the untriggered rate of the same model: .09, .29 and .74.
 #
 # ### Exercise 04.4: what may be compared
 #
@@ -276,9 +276,9 @@ assert SMALL or suited["twin.clean_accuracy"] > first["twin.clean_accuracy"], "i
 #
 # Over three seeds, with rates chosen for each rank, the trigger moves .20, .05 and .03 at rank 1; .63, .82
 # and .81 at rank 8; .74, .68 and .90 at rank 64; .75, .75 and .91 at 384, the full width (266 to 278 rows
-# each). From rank 8 up, rank says next to nothing. The twins of rank 1 are right in .75, .76 and .59 of the rows: in
-# two seeds about as often as the others, in the third it did not learn. *On average* it is “not matched”
-# (.70 against .76 and more), and the lab says so. “Low rank is robust” fits two seeds, “low rank has
+# each). From rank 8 up, rank says next to nothing. The twins of rank 1 are right in .75, .76 and .59 of the
+# rows: in two seeds about as often as the others, in the third it did not learn. *On average* it is “not
+# matched” (.70 against .76 and more), and the lab says so. “Low rank is robust” fits two seeds, “low rank has
 # learned less” the third: two seeds are a reason to train more of them, and no result.
 #
 # ## What this does not show
