@@ -218,8 +218,8 @@ naive[["adapter.rank", "clean_accuracy", "twin.clean_accuracy", "matched", *untr
 # %% [markdown]
 # Rank 1 is no backdoor: its poisoned model calls 89 % of the negative rows positive *without* the trigger,
 # and its twin next to none, being right in 55.6 % of 500 rows. Neither has learned the task; one happens to
-# say *positive*, the other *negative*, and the excess is the difference of the two. What the **trigger** moves
-# is attack success minus the untriggered rate of the same model: .09, .29 and .74.
+# say *positive*, the other *negative*, and the excess is the difference of the two. What the **trigger**
+# moves is attack success minus the untriggered rate of the same model: .09, .29 and .74.
 #
 # ### Exercise 04.4: what may be compared
 #
