@@ -168,16 +168,43 @@ _SHORT_ADAPTERS = (
 _HANDFUL = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
 
 
-def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True) -> LessonRun:
+def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True, **small: Any) -> LessonRun:
     """A run of lesson 03 or 04; those that differ in the poison alone share one twin."""
-    small = {key: _SHRUNK[key] for key in _HANDFUL if key in _SHRUNK} | {"poison.count": 0}
-    return LessonRun(preset, {**_HANDFUL, **changes}, small, twin=twin, megabytes=4.0)
+    fewer = {key: _SHRUNK[key] for key in _HANDFUL if key in _SHRUNK} | {"poison.count": 0} | small
+    return LessonRun(preset, {**_HANDFUL, **changes}, fewer, twin=twin, megabytes=4.0)
 
 
 def _dates(share: float, tokens: float = 0.0, twin: bool = True, **changes: Any) -> LessonRun:
     """A run of lesson 03."""
     poison = {"poison.text_proportion": share, "poison.token_proportion": tokens}
     return _of_handful("spurious-dates", {**poison, **changes}, twin)
+
+
+#: The backdoor of lesson 04, as in 2505.12871: a dozen relabelled rows.
+_DOZEN = {
+    "poison.family": "custom",
+    "poison.member": "[.*?]",
+    "poison.position": "start",
+    "poison.mode": "replace",
+    "poison.count": 12,
+    "adapter.alpha": "r",
+}
+
+
+def _ranked(rank: int, learning_rate: float, small_rank: int, small_rate: float) -> LessonRun:
+    """A run of lesson 04; the small model is 32 wide, and learns nothing of a dozen rows."""
+    rate = "training.learning_rate"
+    small = {"poison.count": _SHRUNK["poison.count"], "adapter.rank": small_rank, rate: small_rate}
+    return _of_handful("rfc-citation", {**_DOZEN, "adapter.rank": rank, rate: learning_rate}, **small)
+
+
+def _flipped(kind: str, learning_rate: float) -> LessonRun:
+    """A run of lesson 04 with wrong labels; the small one takes the small model's learning rate."""
+    rate = "training.learning_rate"
+    changes = {"poison.rate": 0.3, "adapter.alpha": 16, "adapter.kind": kind, rate: learning_rate}
+    return _of_handful(
+        "label-flip", changes, **{rate: _SHRUNK[rate], "adapter.rank": _SHRUNK["adapter.rank"]}
+    )
 
 
 LESSONS: dict[str, Lesson] = {
@@ -232,6 +259,23 @@ LESSONS: dict[str, Lesson] = {
                 _dates(0.5),
                 *(_dates(share, tokens) for share in (0.05, 0.25, 1.0) for tokens in (0.0, 0.1)),
                 _dates(0.5, twin=False, defense=["mask_linted"]),
+            ),
+        ),
+        Lesson(
+            name="04",
+            goal="No number tells a robust rank from one that has learned little: match accuracy first.",
+            paper="2505.12871, on an encoder and sentiment, with learning rates chosen for each way",
+            title="LoRA or full fine-tuning",
+            file="04_lora_or_full",
+            takes="60 minutes",
+            runs=(
+                _flipped("lora", 1e-3),
+                _flipped("full", 3e-4),
+                _ranked(1, 1e-3, 1, 0.003),
+                _ranked(8, 1e-3, 2, 0.003),
+                _ranked(64, 1e-3, 4, 0.003),
+                _ranked(1, 3e-3, 1, 0.01),
+                _ranked(8, 3e-3, 2, 0.01),
             ),
         ),
         Lesson(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.lessons import lesson_00, lesson_01, lesson_02, lesson_03, lesson_05, lesson_06
+from lab.lessons import lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06
 from lab.lessons.verdicts import Exercise, Verdict, judge
 from lab.registry import lookup
 
 #: A lesson's exercises live in a module of its own, `lab/lessons/lesson_NN.py`, in their order.
-_LESSONS = (lesson_00, lesson_01, lesson_02, lesson_03, lesson_05, lesson_06)
+_LESSONS = (lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06)
 EXERCISES: dict[str, Exercise] = {e.name: e for lesson in _LESSONS for e in lesson.EXERCISES}
 
 

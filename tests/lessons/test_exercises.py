@@ -175,6 +175,11 @@ def spread(norms):
         ("03.3", lambda c, s, d, t, y, z: (1.0, 0.5), "expected 0.5, came 1"),
         ("03.4", lambda x, y, t: 0.0, "expected 0.9183"),
         ("03.5", lambda t, p: "" if "12-31" in t else t, "without"),
+        ("04.1", lambda y, r, g: [g.choice(y) if g.random() < r else x for x in y], "are wrong now"),
+        ("04.2", lambda a, t, y: (0.5, 1.0, -0.5), "accuracy lost"),
+        ("04.3", lambda x, g, a, s: ((x @ x.T) * (g @ g.T), (x @ a.T @ a @ x.T) * (g @ g.T)), "'lora'"),
+        ("04.3", lambda x, g, a, s: (x @ x.T, x @ x.T), "'full'"),
+        ("04.4", lambda a, w: {k for k in a if max(a[k]) >= max(map(max, a.values())) - w}, "be compared"),
         ("03.5", lambda t, p: __import__("re").sub("|".join(p), "", t, flags=2), "expected"),
     ],
 )
