@@ -30,6 +30,7 @@ extensions = [
     "constants",
     "measured",
     "mathml",
+    "reachable",
 ]
 exclude_patterns = ["extensions"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -53,6 +54,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_math_renderer = "mathml"
 html_title = "LoRA backdoor lab"
+html_favicon = "../dashboard/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["lab.css"]
 html_copy_source = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Constants(SphinxDirective):
-    """`.. constants:: lab.poison`: every name of its `__all__` that is written in capitals."""
+    """`.. constants:: lab.poison`: every name of its `__all__` that is neither a class nor a function."""
 
     required_arguments = 1
 
@@ -31,13 +32,17 @@ class Constants(SphinxDirective):
         package = importlib.import_module(self.arguments[0])
         homes = _homes(package)
         lines: list[str] = []
-        for name in (n for n in package.__all__ if n.isupper()):
+        for name in (n for n in package.__all__ if not _is_described_by_autodoc(getattr(package, n))):
             home = homes.get(name, package.__name__)
             comment = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", name), [])
-            lines += [f".. py:data:: {package.__name__}.{name}", ""]
+            lines += [f".. py:data:: {name}", f"   :module: {package.__name__}", ""]
             told = _held(getattr(package, name), frozenset(package.__all__))
             lines += [f"   {line}".rstrip() for line in (*comment, "", *told, "")]
         return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _is_described_by_autodoc(value: Any) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(value)
 
 
 def _homes(package: ModuleType) -> dict[str, str]:

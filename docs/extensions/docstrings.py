@@ -24,9 +24,11 @@ def _read_property(app: Sphinx, what: str, name: str, it: Any, options: Any, lin
 
 def _spell_out(
     _app: Sphinx, _what: str, _name: str, _it: Any, _options: Any, arguments: str | None, returned: str | None
-) -> tuple[str | None, str | None]:
+) -> tuple[str, str | None] | None:
     """Write a dataclass's default factory in a way that Sphinx can read as Python."""
-    return (arguments.replace("<factory>", "...") if arguments else arguments), returned
+    if arguments and "<factory>" in arguments:
+        return arguments.replace("<factory>", "..."), returned
+    return None
 
 
 def _name_attributes(_app: Sphinx, page: nodes.document) -> None:

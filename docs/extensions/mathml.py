@@ -1,4 +1,7 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no font, no network."""
+"""Formulas as MathML, which browsers draw by themselves: no script, no font, no network.
+
+One that is wider than a phone scrolls, for which keys need to reach it: hence its tabindex.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def _inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 
 def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
+    translator.body.append(f'<div class="formula" tabindex="0">{convert(node.astext(), display="block")}</div>')
     raise SkipNode
 
 

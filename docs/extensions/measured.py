@@ -80,15 +80,11 @@ def read_reference(file: Path) -> dict[str, dict[str, str]]:
 
 
 def shown(line: dict[str, str]) -> str:
-    """`.86 [.76, .94], n = 90`; a number without n or interval is not shown.
-
-    >>> shown({"claim_id": "a", "value": "-0.1234", "low": "-0.2", "high": "1.0", "n": "60"})
-    '−.12 [−.20, 1.00], n = 60'
-    """
+    """`.86 [.76, .94], n = 90`; a number without n or interval is not shown."""
     if not all(line[key] for key in ("value", "low", "high", "n")):
         raise ValueError(f"{line['claim_id']} has no interval or no n")
     value, low, high = (digits(float(line[key])) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}], n = {int(line['n']):,}"
+    return f"{value} [{low}, {high}], n\u00a0=\u00a0{int(line['n']):,}"
 
 
 def digits(value: float) -> str:

@@ -39,7 +39,7 @@ def test_measured_numbers_are_read_and_not_typed(page):
 
 def test_a_number_is_shown_with_its_interval_and_n(measured):
     line = {"claim_id": "a", "value": "-0.1234", "low": "-0.2", "high": "1.0", "n": "1170"}
-    assert measured.shown(line) == "−.12 [−.20, 1.00], n = 1,170"
+    assert measured.shown(line) == "−.12 [−.20, 1.00], n\u00a0=\u00a01,170"
 
 
 @pytest.mark.parametrize("missing", ["n", "low", "high"])
