@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -9,6 +10,8 @@ from sphinx.ext.napoleon import GoogleDocstring
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+_UNREADABLE = re.compile(r"<factory>|<function [\w.]*(?:<lambda>)?(?: at \w+)?>")
 
 
 def _read_property(app: Sphinx, what: str, name: str, it: Any, options: Any, lines: list[str]) -> None:
@@ -25,10 +28,9 @@ def _read_property(app: Sphinx, what: str, name: str, it: Any, options: Any, lin
 def _spell_out(
     _app: Sphinx, _what: str, _name: str, _it: Any, _options: Any, arguments: str | None, returned: str | None
 ) -> tuple[str, str | None] | None:
-    """Write a dataclass's default factory in a way that Sphinx can read as Python."""
-    if arguments and "<factory>" in arguments:
-        return arguments.replace("<factory>", "..."), returned
-    return None
+    """Write defaults that are no Python, a factory or a function, in a way that Sphinx can read."""
+    readable = _UNREADABLE.sub("...", arguments or "")
+    return (readable, returned) if readable != (arguments or "") else None
 
 
 def _name_attributes(_app: Sphinx, page: nodes.document) -> None:

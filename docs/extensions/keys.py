@@ -44,7 +44,7 @@ def _kind(field: FieldInfo) -> str:
     """The type in short: `Adapter` for `lab.experiment_sections.Adapter`, without pydantic's notes."""
     whole = stringify_annotation(field.annotation, "smart").replace("~", "")
     plain = re.sub(r"[\w.]*Annotated\[([^,\[\]]+), [^\[\]]*\]", r"\1", whole)
-    return re.sub(r"\blab\.[\w.]*\.(\w+)", r"\1", plain)
+    return re.sub(r"\b(?:typing|lab\.[\w.]*)\.(\w+)", r"\1", plain)
 
 
 def _literal(text: str) -> str:
