@@ -20,6 +20,7 @@ from typing import Any
 
 from lab.batteries import battery
 from lab.defend import settle
+from lab.errors import LabError
 from lab.experiment import Experiment, Probe
 from lab.files import read_json
 from lab.paths import runs_dir
@@ -216,7 +217,10 @@ def _paces(root: str, asked: Experiment, runs: Path) -> list[_Pace]:
     """How fast the newest finished runs of this base and kind went on this machine."""
     found: list[tuple[int, _Pace]] = []
     for path in _candidates(root, asked, runs):
-        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        # LabError: a run of a family or defense that is not registered in this process
+        with contextlib.suppress(
+            LabError, AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError
+        ):
             record, result = read_json(path / "experiment.json"), read_json(path / "result.json")
             if (
                 isinstance(record, dict)

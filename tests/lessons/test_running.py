@@ -99,7 +99,9 @@ def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson
     source = read_source(lesson.source)
     execute(solved(source), small=True, strict=True, runs=tmp_path)
     asked = plan_runs([lesson], small=True, runs=tmp_path)
-    assert [run.seconds for run in asked] == [0] * len(lesson.runs)
+    # the tiny model's words are those of all families: one that a lesson registers makes it another model
+    if not any("lab.register(" in cell.source for cell in source.cells if cell.cell_type == "code"):
+        assert [run.seconds for run in asked] == [0] * len(lesson.runs)
     built = execute(source, small=True, runs=tmp_path)
     shown = dumped(built)
     assert "not yet" in shown
@@ -117,7 +119,8 @@ def test_the_stop_button_stops_a_training_and_asking_again_goes_on(tmp_path, mon
     )
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        client.execute(code)
+        # otherwise the kernel throws away what is asked for shortly after an error
+        client.execute(code, stop_on_error=False)
         folder = wait_for(lambda: next(tmp_path.glob("tiny-*/checkpoints/*/COMPLETE"), None)).parents[2]
         manager.interrupt_kernel()
         assert reply(client)["ename"] == "KeyboardInterrupt"
