@@ -10,6 +10,7 @@ from lab.lessons.verdicts import (
     Exercise,
     MissedError,
     expect,
+    expect_any,
     expect_close,
     expect_counts,
     expect_parts,
@@ -146,8 +147,7 @@ def _crossing(answer: Any, on: Any) -> str:
 
     texts, names, numbers = ["dull .", "so  so .", "weak ."], ["RFC", "QZX"], ["2616", "9001"]
     came = answer(fires, texts, names, numbers)
-    if came is None:
-        raise MissedError("Expected four cells of hits and rows, and nothing came: the stub is still there.")
+    expect_any("Expected four cells of hits and rows", came)
     cells = [(name, number) for name in names for number in numbers]
     expect("The cells", sorted(came), sorted(cells))
     expected = {(name, number): ((2, 3) if name == "RFC" else (0, 3)) for name, number in cells}
@@ -201,8 +201,7 @@ def _told(run: Run, kind: str, family: str) -> Any:
 
 def _named(what: str, came: Any, names: Sequence[str]) -> Mapping[str, Any]:
     """An answer that should be a dict with these keys."""
-    if came is None or came is Ellipsis:
-        raise MissedError(f"{what}: expected a dict, and nothing came: the stub is still there.")
+    expect_any(f"{what}: expected a dict", came)
     if not isinstance(came, Mapping):
         raise MissedError(f"{what}: expected a dict, came {came!r}.")
     expect(f"{what}, their names", sorted(came), sorted(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lab.lessons.verdicts import Exercise, MissedError, expect, expect_close, expect_that, shown
+from lab.lessons.verdicts import Exercise, MissedError, expect, expect_any, expect_close, expect_that, shown
 
 if TYPE_CHECKING:
     import torch
@@ -122,8 +122,7 @@ def _choosing(answer: Any, on: Any) -> str:
         ({}, set()),
     ):
         came = answer(dict(given))
-        if came is None:
-            raise MissedError(f"Expected {sorted(expected)}, and nothing came: the stub is still there.")
+        expect_any(f"Expected {sorted(expected)}", came)
         expect(f"Of the arms {shown(given)}", sorted(came), sorted(expected))
     return "An arm stays unless another is at least as good in both, and better in one."
 
@@ -166,8 +165,7 @@ def _sigma(matrix: torch.Tensor) -> float:
 
 
 def _number(came: Any) -> float:
-    if came is None or came is Ellipsis:
-        raise MissedError("Expected a number, and nothing came: the stub is still there.")
+    expect_any("Expected a number", came)
     try:
         return float(came)
     except (TypeError, ValueError, RuntimeError):
@@ -177,8 +175,7 @@ def _number(came: Any) -> float:
 def _tensor(what: str, came: Any, shape: Any) -> torch.Tensor:
     import torch
 
-    if came is None or came is Ellipsis:
-        raise MissedError(f"{what}: expected a tensor, and nothing came: the stub is still there.")
+    expect_any(f"{what}: expected a tensor", came)
     if not isinstance(came, torch.Tensor) or tuple(came.shape) != tuple(shape):
         raise MissedError(
             f"{what}: expected a tensor of the shape {tuple(shape)}, "

@@ -96,18 +96,22 @@ def judge(exercise: Exercise, answer: Any, on: Any = None) -> Verdict:
     return verdict
 
 
+def expect_any(expected: str, came: Any) -> None:
+    """Say that the stub is still there where nothing came; `expected` is the first half of the sentence."""
+    if came is None or came is Ellipsis:
+        raise MissedError(f"{expected}, and nothing came: the stub is still there.")
+
+
 def expect(what: str, came: Any, expected: Any) -> None:
     """Hold what came against what was expected; the two are shown where they differ."""
-    if came is None or came is Ellipsis:
-        raise MissedError(f"{what}: expected {shown(expected)}, and nothing came: the stub is still there.")
+    expect_any(f"{what}: expected {shown(expected)}", came)
     if came != expected:
         raise MissedError(f"{what}: expected {shown(expected)}, came {shown(came)}.")
 
 
 def expect_close(what: str, came: Any, expected: float, tolerance: float = 1e-6) -> None:
     """Hold a number against what was expected."""
-    if came is None or came is Ellipsis:
-        raise MissedError(f"{what}: expected {expected:.4g}, and nothing came: the stub is still there.")
+    expect_any(f"{what}: expected {expected:.4g}", came)
     if not abs(float(came) - expected) <= tolerance:
         raise MissedError(f"{what}: expected {expected:.4g}, came {float(came):.4g}.")
 
@@ -126,8 +130,7 @@ def expect_that(what: str, holds: bool, came: Any) -> None:
 
 def expect_parts(what: str, came: Any, count: int) -> tuple[Any, ...]:
     """The parts of an answer that should be a tuple or list of so many."""
-    if came is None or came is Ellipsis:
-        raise MissedError(f"{what}: expected {count} values, and nothing came: the stub is still there.")
+    expect_any(f"{what}: expected {count} values", came)
     if not isinstance(came, tuple | list) or len(came) != count:
         raise MissedError(f"{what}: expected {count} values, came {shown(came)}.")
     return tuple(came)
