@@ -19,6 +19,12 @@ settings.register_profile("lab", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("lab")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with minutes of work go first, so that at the end no worker waits long for the other."""
+    slow = {item.path for item in items if item.get_closest_marker("recipe")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(request, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))

@@ -111,6 +111,17 @@ def test_failed_cells_are_seen_and_a_sweep_of_failures_prints(cells):
     assert "In every cell" not in alone
 
 
+def test_what_may_not_be_compared_is_said_below_the_table(cells):
+    warned = cells.assign(matched=["not matched"] * 2 + ["matched"] * 2, drifted=["", "", "", "drifted"])
+    text = " ".join(printed(print_sweep, warned, ["adapter.rank"], width=140).split())
+    assert "Not matched, the twins learned less than those of the best point: adapter.rank 1." in text
+    assert "too: adapter.rank 64, seed 1. Excess ASR counts that as the attack's." in text
+    fine = cells.assign(matched="matched", drifted="")
+    text = printed(print_sweep, fine, ["adapter.rank"], width=140)
+    assert "atched" not in text
+    assert "rifted" not in text
+
+
 def test_a_listing_has_n_and_intervals_and_runs_that_know_no_trigger(cells):
     runs = cells.rename(columns={"run": "id"}).drop(columns=["alpha/r", "split"])
     clean = headline_columns({"poisoned": {"clean_accuracy": vars(rate(800, 1000))}})

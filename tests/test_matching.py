@@ -2,7 +2,7 @@ import math
 
 import pandas as pd
 
-from lab.matching import with_matched
+from lab.matching import with_drifted, with_matched
 
 
 def swept(*lines):
@@ -32,3 +32,21 @@ def test_seeds_alone_are_one_point():
 def test_without_twins_nothing_is_said():
     table = pd.DataFrame({"seed": [0], "run": ["r"]})
     assert with_matched(table, []) is table
+
+
+def rated(*pairs):
+    table = pd.DataFrame(pairs, columns=["untriggered_target_rate", "twin.untriggered_target_rate"])
+    return table.assign(run="r", **{"alpha/r": 1.0})
+
+
+def test_a_model_that_gives_the_target_without_the_trigger_has_drifted():
+    table = rated((0.97, 0.30), (0.45, 0.20), (0.44, 0.20), (0.10, 0.60), (math.nan, 0.20))
+    found = with_drifted(table)
+    assert found["drifted"].tolist() == ["drifted", "drifted", "", "", ""]
+    assert list(found.columns).index("drifted") == list(found.columns).index("alpha/r") - 1
+    assert found.drop(columns="drifted").equals(table)
+
+
+def test_without_untriggered_rates_nothing_is_said_of_drift():
+    flips = swept((1, 0, 0.7))
+    assert with_drifted(flips) is flips

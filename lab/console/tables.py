@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.console.words import QUIET, SHORT_NAMES, missing, percent, standard_output
+from lab.matching import DRIFTED, NOT_MATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,34 @@ def print_sweep(table: pd.DataFrame, grid_columns: Sequence[str], console: Conso
     console.print(_fitting([(table, columns), (named, columns)], console, barest=(table, without)))
     if everywhere:
         console.print(Text(f"In every cell: {', '.join(everywhere)}.", style=QUIET))
+    for caution in _cautions(finished, grid_columns):
+        console.print(Text(caution))
+
+
+def _cautions(finished: pd.DataFrame, grid_columns: Sequence[str]) -> list[str]:
+    """What must be known before the cells of a sweep are compared: see `lab.matching`."""
+    found = []
+    if "matched" in finished and (finished["matched"] == NOT_MATCHED).any():
+        apart = finished[finished["matched"] == NOT_MATCHED]
+        found.append(
+            "Not matched, the twins learned less than those of the best point: "
+            f"{_cells(apart, grid_columns)}. What has learned less is harder to poison, too."
+        )
+    if "drifted" in finished and (finished["drifted"] == DRIFTED).any():
+        apart = finished[finished["drifted"] == DRIFTED]
+        found.append(
+            "Drifted, the poisoned model gives the target without the trigger, too: "
+            f"{_cells(apart, [*grid_columns, 'seed'])}. Excess ASR counts that as the attack's."
+        )
+    return found
+
+
+def _cells(cells: pd.DataFrame, columns: Sequence[str]) -> str:
+    """The points of some cells in words, each once."""
+    columns = [column for column in columns if column in cells]
+    lines = cells[columns].itertuples(index=False, name=None)
+    words = [", ".join(f"{k} {_plain(v)}" for k, v in zip(columns, line, strict=True)) for line in lines]
+    return "; ".join(dict.fromkeys(words))
 
 
 def print_cohort(summary: pd.DataFrame, console: Console | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lab.defend import settle
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
-from lab.matching import with_matched
+from lab.matching import with_drifted, with_matched
 from lab.paths import runs_dir
 from lab.presets import load_experiment
 from lab.showing import showing
@@ -79,9 +79,9 @@ def sweep(
 
     Returns:
         One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
-        reason, split, trigger, `matched` (see `lab.matching`, where twins are run), `alpha/r` (NaN for full
-        fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as `kind`,
-        `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
+        reason, split, trigger, `matched` and `drifted` (see `lab.matching`, where twins are run), `alpha/r`
+        (NaN for full fine-tuning), `training.learning_rate`, `training.steps`, then each headline measure as
+        `kind`, `kind.n`, `kind.low`, `kind.high` (the twin's with the prefix `twin.`).
 
         A key's column holds what was trained with. Where a defense such as "full" or "low_rank" sets a key
         itself, that is not what the grid asked for (nor is a rank that full fine-tuning does not have, NaN):
@@ -105,7 +105,8 @@ def sweep(
         _Drive(asked, place, pool, record, listen, about) as drive,
     ):
         lines = drive.lines()
-    return with_matched(pd.DataFrame(with_asked(lines)), [*over, *(["arm"] if arms else [])])
+    table = pd.DataFrame(with_asked(lines))
+    return with_drifted(with_matched(table, [*over, *(["arm"] if arms else [])]))
 
 
 def tune(
