@@ -19,7 +19,7 @@ pytestmark = pytest.mark.recipe
 def default_run(tmp_path_factory):
     """The default preset at full size, through the command line, as a newcomer asks for it.
 
-    LAB_DEFAULT_RUN may name a runs folder where this checkout has made it just now: it is reported again then.
+    LAB_DEFAULT_RUN may name a runs folder where this checkout has made it just now: then it is told again.
     """
     runs = Path(os.environ.get("LAB_DEFAULT_RUN") or tmp_path_factory.mktemp("default") / "runs")
     environment = {**os.environ, "LAB_RUNS": str(runs)}
@@ -75,9 +75,9 @@ def test_case_and_spacing_are_said_to_be_the_same_tokens(default_run):
 
 def test_interrupted_on_the_real_model_it_goes_on_bit_for_bit(default_run, tmp_path):
     run, _ = default_run
-    asked = lab.load_experiment(run.path / "experiment.json").with_(
-        **{"data.rows": 200, "poison.count": 10, "probe.scope": "headline", "probe.rows": 60, "probe.snapshots": 1}
-    )
+    small = {"data.rows": 200, "poison.count": 10}
+    short = {"probe.scope": "headline", "probe.rows": 60, "probe.snapshots": 1}
+    asked = lab.load_experiment(run.path / "experiment.json").with_(**small, **short)
     (tmp_path / "asked.toml").write_text(asked.to_toml())
     environment = {**os.environ, "LAB_RUNS": str(tmp_path / "killed")}
     command = [sys.executable, "-m", "lab", "run", str(tmp_path / "asked.toml"), "--no-twin", "--json"]
