@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import access
 import audit_watch
+import detector_rates
 import links
 import panels
 import pickers
@@ -86,6 +87,7 @@ def main() -> None:
     else:
         _render_welcome()
     audit_watch.render_list(watched)
+    detector_rates.render()
 
 
 def _choose_adapter() -> _Given:

@@ -346,7 +346,8 @@ print("AUC", auc_with_interval(scores["clean"], scores["poisoned"], seed=0))
 # LAB_PLUGINS=mine.py lab triggers tides
 # ```
 #
-# The Bench then offers family and defense, with widgets of your knobs. What it shows can be asked here, too:
+# The Bench then offers family and defense, with widgets of your knobs; the page Audit lists the detector, and
+# counts it on cohorts that were measured in the dashboard's folder. What the Bench shows can be asked here:
 
 # %%
 import sys

@@ -1,31 +1,15 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judged import judged_folder
 
 from lab.audit.cohort_builds import member_facts
 from lab.audit.cohort_judging import judge_cohort, recall_by
-from lab.audit.cohort_scores import STAGES, score_cohort, score_table, scores_folder
+from lab.audit.cohort_scores import STAGES, score_cohort, score_table
 from lab.audit.cohorts import COHORTS, plan_cohort
 from lab.audit.detectors import DETECTORS, fit_score, left_out_scores
-from lab.audit.sealing import open_key, update_key
 from lab.errors import LabError
-
-
-def judged_folder(tmp_path, statistic, *, silent=()):
-    """A sealed cohort "tiny" whose search gave `statistic(facts, number)`; nothing for the silent."""
-    folder = tmp_path / "sealed"
-    members = [member_facts(m) for m in plan_cohort("tiny")]
-    key = open_key(folder, {"cohort": "tiny"}, members)
-    scores_folder(folder).mkdir()
-    for number, (adapter, facts) in enumerate(zip(key["adapters"], members, strict=True)):
-        update_key(folder, adapter, state="sealed", measures={}, run=f"run-{number}")
-        found = {} if number in silent else {"string_shift": statistic(facts, number)}
-        entry = {"search": {"settings": "", "statistics": found, "reason": "", "seconds": 1.0}}
-        (scores_folder(folder) / f"{adapter}.json").write_text(json.dumps(entry))
-    return folder, members
 
 
 def line_of(table, detector, allowed):
