@@ -103,8 +103,15 @@ def serve_notebooks(folder: Path, *, port: int = 8888, browser: bool = True, run
     """
     check_jupyterlab()
     check_address(LOCAL, port)
+    # the first folder has the last word: ours only takes away the question about news, which needs a network
+    config = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     # without its own folder every notebook would make a runs folder beside itself
-    environment = {**os.environ, "LAB_RUNS": str(runs_dir(runs or None)), "PYTHONPATH": import_path()}
+    environment = {
+        **os.environ,
+        "LAB_RUNS": str(runs_dir(runs or None)),
+        "PYTHONPATH": import_path(),
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, config)),
+    }
     return wait_for_server(
         subprocess.Popen(jupyter_command(folder, port=port, browser=browser), env=environment)
     )

@@ -1,4 +1,6 @@
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,7 @@ def test_lessons_are_copied_and_never_overwritten(tmp_path):
 
 def test_the_command_serves_the_copy_here_alone_and_asks_no_network(tmp_path, monkeypatch, capsys):
     started = []
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "theirs")
     monkeypatch.setattr(notebook_server, "check_address", lambda *_: None)
     monkeypatch.setattr(notebook_server, "wait_for_server", lambda process: 0)
     monkeypatch.setattr(notebook_server.subprocess, "Popen", lambda c, env: started.append((c, env)))
@@ -38,6 +41,9 @@ def test_the_command_serves_the_copy_here_alone_and_asks_no_network(tmp_path, mo
     assert {"--ServerApp.port=9123", "--ServerApp.open_browser=False", "--LabApp.news_url=None"} <= {*second}
     assert f"--ServerApp.root_dir={folder}" in first
     assert env["LAB_RUNS"] == str(tmp_path / "runs")
+    mine, theirs = env["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert (Path(mine) / "labconfig" / "page_config.json").is_file()
+    assert theirs == "theirs"
     assert "kept as they were" in capsys.readouterr().err
 
 

@@ -76,5 +76,6 @@ def test_the_first_lesson_runs_from_top_to_bottom(jupyterlab, browser):
     assert "application/vnd.plotly.v1+json" in kinds
     page.locator(".js-plotly-plot .main-svg").first.scroll_into_view_if_needed()
     assert page.locator(".js-plotly-plot .main-svg").first.is_visible()
+    assert page.get_by_text("Jupyter news").count() == 0, "nobody is asked what needs a network"
     page.screenshot(path=folder / "lesson.png")
     assert not watcher.problems
