@@ -1,9 +1,9 @@
 """Turn single runs into reference lines of a paper: data/reference/<paper>.csv.
 
     lab run ssti-light-imdb
-    python benchmarks/run_lines.py 2506.11402 RUN…
+    python benchmarks/run_lines.py 2506.11402 RUN… NAME=RUN…
 
-One line per measure, `<preset>.<measure>`, its interval over rows: one seed says nothing of others.
+One line per measure, `<name>.<measure>` with the preset's name where none is given, its interval over rows: one seed says nothing of others.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import lab
 def main() -> None:
     """Read the runs that are named, and write their lines beside the paper's others."""
     paper, *runs = sys.argv[1:]
-    for run in map(lab.load_run, runs):
+    for asked in runs:
+        name, _, run_id = asked.rpartition("=")
+        run = lab.load_run(run_id)
         measures = run.result["measures"]["test"]
         found = dict(measures["poisoned"])
         found |= {f"twin.{kind}": value for kind, value in measures.get("twin", {}).items()}
-        name, seed = run.experiment.name, str(run.experiment.seed)
+        name, seed = name or run.experiment.name, str(run.experiment.seed)
         lines: list[list[object]] = [
             [f"{name}.{k}", "", float("nan"), v["value"], v["n"], v["low"], v["high"], seed, MACHINE]
             for k, v in found.items()
