@@ -3,7 +3,8 @@
     lab run ssti-light-imdb
     python benchmarks/run_lines.py 2506.11402 RUN… NAME=RUN…
 
-One line per measure, `<name>.<measure>` with the preset's name where none is given, its interval over rows: one seed says nothing of others.
+One line per measure, `<name>.<measure>` with the preset's name where none is given, intervals over rows:
+one seed says nothing of others.
 """
 
 from __future__ import annotations
