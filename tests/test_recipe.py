@@ -28,7 +28,7 @@ def default_run(tmp_path_factory):
         [sys.executable, "-m", "lab", "run"], env=environment, capture_output=True, text=True, timeout=3000
     )
     assert done.returncode == 0, done.stderr
-    run_id = next(i for i in lab.list_runs(runs)["id"] if i.startswith("minilm-rfc-n100-r8-s0-"))
+    run_id = next(i for i in lab.list_runs(runs)["id"] if i.startswith("minilm-rfc-n60-r8-s0-"))
     return lab.load_run(run_id, runs), done.stdout
 
 
