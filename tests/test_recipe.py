@@ -75,7 +75,7 @@ def test_case_and_spacing_are_said_to_be_the_same_tokens(default_run):
 
 def test_interrupted_on_the_real_model_it_goes_on_bit_for_bit(default_run, tmp_path):
     run, _ = default_run
-    small = {"data.rows": 200, "poison.count": 10}
+    small = {"data.rows": 200, "poison.count": 10, "training.steps": 48}
     short = {"probe.scope": "headline", "probe.rows": 60, "probe.snapshots": 1}
     asked = lab.load_experiment(run.path / "experiment.json").with_(**small, **short)
     (tmp_path / "asked.toml").write_text(asked.to_toml())
