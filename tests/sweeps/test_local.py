@@ -137,7 +137,8 @@ def test_a_job_that_kills_its_workers_fails_with_a_reason(quick, tmp_path, monke
 @pytest.mark.recipe  # starts and interrupts processes
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_path):
-    long = tiny.with_(**{"training.steps": 400, "training.epochs": 0, "probe.scope": "headline"})
+    # long enough that it still trains when somebody who looks five times a second has seen it train
+    long = tiny.with_(**{"training.steps": 1500, "training.epochs": 0, "probe.scope": "headline"})
     (tmp_path / "long.toml").write_text(long.to_toml())
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "lab", "sweep", str(tmp_path / "long.toml"), "--runs", str(runs)]
