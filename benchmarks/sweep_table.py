@@ -35,7 +35,7 @@ POINTS = {
     "ssti-location": ("poison.position", ()),
     "ssti-token": ("poison.family", ()),
     "lora-vs-full-backdoor": ("poison.count", ("attack_success_rate",)),
-    "lora-vs-full-one": ("poison.count", ()),
+    "lora-vs-full-one": ("poison.count", ()),  # lab sweep lora-vs-full-backdoor --over poison.count=1
     "lora-vs-full-labelflip": ("poison.rate", ("clean_accuracy",)),
     "rank-sweep": ("adapter.rank", ("excess_asr", "clean_accuracy", "twin.clean_accuracy")),
     "rank-sweep-fixed-alpha": ("adapter.rank", ("excess_asr", "clean_accuracy", "twin.clean_accuracy")),

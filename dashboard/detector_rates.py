@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import panels
+import readers
 import streamlit as st
 from text import plain
 from widgets import switch
@@ -37,6 +38,7 @@ def render() -> None:
             lambda: _figure(table),
             key="detector-rates",
             table=table,
+            of=(chosen, readers.digest(table)),
         )
         _render_registered(set(table["detector"]))
 
@@ -47,6 +49,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     return detector_rates(table)
 
 
+@st.cache_data(max_entries=1, show_spinner=False)
 def _shipped() -> pd.DataFrame:
     from lab.audit.counted import counted_detectors
 
@@ -55,10 +58,11 @@ def _shipped() -> pd.DataFrame:
 
 def _measured_here() -> dict[str, Path]:
     """The cohorts beside this process that `lab cohort score` has measured, by name."""
+    from lab.audit.cohort_builds import cohort_folder
     from lab.audit.cohort_scores import scores_folder
     from lab.audit.cohorts import COHORTS
 
-    there = {name: Path.cwd() / "cohorts" / name for name in COHORTS}
+    there = {name: cohort_folder(cohort) for name, cohort in COHORTS.items()}
     return {name: place for name, place in there.items() if any(scores_folder(place).glob("*.json"))}
 
 
