@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.batteries import battery
-from lab.defend import settle
+from lab.defend import cleaning_seconds, settle
 from lab.errors import LabError
 from lab.experiment import Experiment, Probe
 from lab.files import read_json
@@ -135,6 +135,10 @@ def estimate_seconds(experiment: Experiment, runs: str | Path | None = None) -> 
         middle = _START + _AROUND + _guess(root, asked, work)
         low, high = middle / 2.5, middle * 2.5
         basis = "a rough guess from this machine's matrix rate"
+    rows = _training_rows(asked, _dataset(asked)[0]) * (2 if is_poisoned else 1)
+    if cleaning := rows * cleaning_seconds(asked):
+        middle, low, high = middle + cleaning, low + cleaning / 2.5, high + cleaning * 2.5
+        basis += "; its texts are rewritten before"
     if base is not None:
         middle, low, high = middle + base.seconds, low + base.low, high + base.high
         basis += f"; its base {asked.base.model} is trained first"
@@ -165,7 +169,7 @@ def _work(e: Experiment, is_poisoned: bool) -> _Work:
     trainings = 2 if is_poisoned else 1
     rows, length = _dataset(e)
     t = e.training
-    wanted = e.data.rows or round(rows * _POOL * (2 if e.data.pool == "both" else 1))
+    wanted = _training_rows(e, rows)
     tokens = t.epochs * wanted * length or t.steps * t.gradient_accumulation * t.batch_tokens
     steps = t.steps or tokens / (t.batch_tokens * t.gradient_accumulation)
     texts = _texts(e.probe, rows, is_poisoned) * trainings
@@ -178,6 +182,10 @@ def _work(e: Experiment, is_poisoned: bool) -> _Work:
         probe_tokens=texts * length,
         texts=texts,
     )
+
+
+def _training_rows(e: Experiment, rows: int) -> int:
+    return e.data.rows or round(rows * _POOL * (2 if e.data.pool == "both" else 1))
 
 
 def _texts(probe: Probe, rows: int, is_poisoned: bool) -> float:

@@ -207,6 +207,9 @@ def _complete(job: Job, prepared: Prepared, *, twin: bool, force: bool = False) 
     """Do what is missing of a run, holding its lock; nothing where nothing is missing."""
     folder = RunFolder(job.runs / prepared.run_id)
     is_new = not folder.path.exists()
+    if is_new:
+        with job.timed("prepare"), main_first():
+            _ = prepared.rows  # a cleaner that leaves nothing is refused before a folder is made
     if is_main():
         from lab.results import experiment_record
 

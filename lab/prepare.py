@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,9 +54,8 @@ class Prepared:
         run_id: The run folder's name.
         labels: Label names, in the order of the logits.
         corpus: The whole dataset.
-        rows: The training rows: clipped, poisoned, and cleaned where a defense does.
-        clean_lengths: Tokens of each clean training row, before poison; copies come after these rows.
-        cleaning: What the data-stage defenses did (`lab.defend.cleaning.told_of`); {} without any.
+        planted: The training rows, clipped and poisoned, as no cleaner has seen them yet.
+        row_tokens: Tokens of each clean training row by its id, before poison; copies come after these rows.
         reading: How the model is asked: tokenizer, template, room for a text.
         base: Where the base's weights lie, and which run they come from.
         measured_poison: The poison whose trigger the run is measured with: its own, or its base's.
@@ -68,13 +67,38 @@ class Prepared:
     run_id: str
     labels: tuple[str, ...]
     corpus: Corpus
-    rows: pd.DataFrame
-    clean_lengths: tuple[int, ...]
-    cleaning: dict[str, int]
+    planted: pd.DataFrame
+    row_tokens: Mapping[str, int]
     reading: Reading
     base: BaseSource
     measured_poison: Knobs
     parent_id: str
+
+    @functools.cached_property
+    def _cleaned(self) -> tuple[pd.DataFrame, dict[str, int]]:
+        # when it is asked for, since no id hangs on it and a model that rewrites texts takes minutes
+        return clean_rows(self.planted, self.experiment)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The training rows: clipped, poisoned, and cleaned where a defense does.
+
+        Raises:
+            LabError: A cleaner leaves nothing, or no row of some label.
+        """
+        return self._cleaned[0]
+
+    @property
+    def cleaning(self) -> dict[str, int]:
+        """What the data-stage defenses did (`lab.defend.cleaning.told_of`); {} without any."""
+        return self._cleaned[1]
+
+    @property
+    def clean_lengths(self) -> tuple[int, ...]:
+        """Tokens, before poison, of each clean training row that is trained on."""
+        left = set(self.rows["row_id"])
+        # cleaning drops rows, and moves none
+        return tuple(tokens for row, tokens in self.row_tokens.items() if row in left)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -150,10 +174,10 @@ class Prepared:
         from lab.train.feeding import TrainingRows
 
         ids, starts = _training_ids(self.reading, self.rows, self.corpus, self.experiment.data.max_tokens)
-        n = len(self.clean_lengths)
+        n = len(clean := self.clean_lengths)
         lengths = RowLengths(
             row_ids=list(self.rows["row_id"].iloc[:n]),
-            lengths=self.clean_lengths,
+            lengths=clean,
             extra_ids=list(self.rows["row_id"].iloc[n:]),
             extra_lengths=[len(i) for i in ids[n:]],
         )
@@ -163,14 +187,12 @@ class Prepared:
             starts = [0] * len(starts)
         return TrainingRows(ids, labels, lengths, starts)
 
-    def surviving_triggers(self, planted: pd.DataFrame | None = None) -> tuple[int, int]:
+    def surviving_triggers(self) -> tuple[int, int]:
         """How many rows keep their whole insertion within the model's window, of how many that have one.
 
-        Args:
-            planted: Other rows than those that are trained on: as they were before they were cleaned.
+        They are looked at as they are before a cleaner may cut an insertion out.
         """
-        rows = self.rows if planted is None else planted
-        inserted = rows[rows["span_end"].map(len).gt(0)]
+        inserted = self.planted[self.planted["span_end"].map(len).gt(0)]
         if inserted.empty:
             return 0, 0
         whole = self.tokenizer(
@@ -224,24 +246,20 @@ def prepare(experiment: Experiment, runs: Path | None = None) -> Prepared:
         }
     )
     planted = poison_rows(clean, poison, seed=experiment.seed, holds=_seen_by(reading.tokenizer))
-    rows, cleaning = clean_rows(planted, resolved)
-    left = set(rows["row_id"])
     prepared = Prepared(
         experiment=resolved,
         weights_id=_weights_id(resolved, base, corpus, reading),
         run_id=_run_id(resolved, base, corpus, reading),
         labels=corpus.labels,
         corpus=corpus,
-        rows=rows,
-        # cleaning drops rows, and moves none
-        clean_lengths=tuple(n for row, n in zip(clean["row_id"], lengths, strict=True) if row in left),
-        cleaning=cleaning,
+        planted=planted,
+        row_tokens=dict(zip(clean["row_id"], lengths, strict=True)),
         reading=reading,
         base=base,
         measured_poison=base.poison if resolved.attack == "none" else resolved.poison,
         parent_id=_run_id(resolved.untouched(), base, corpus, reading) if after_training(resolved) else "",
     )
-    check_triggers(prepared, planted)
+    check_triggers(prepared)
     check_probe(prepared)
     return prepared
 

@@ -70,16 +70,16 @@ def check_labels(experiment: Experiment, base: BaseSource, corpus: Corpus) -> No
         )
 
 
-def check_triggers(prepared: Prepared, planted: pd.DataFrame) -> None:
+def check_triggers(prepared: Prepared) -> None:
     """Refuse a trigger that the model cannot see: cut off by its window, or invisible to its tokenizer."""
-    kept, inserted = prepared.surviving_triggers(planted)
+    kept, inserted = prepared.surviving_triggers()
     if kept < inserted:
         raise LabError(
             f"data.max_tokens = {prepared.experiment.data.max_tokens}: {kept} of {inserted} insertions "
             f"survive the model's window of {prepared.max_tokens} tokens; lower data.max_tokens until all do."
         )
     poison: Any = prepared.experiment.poison
-    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(planted)):
+    if inserted and adds_no_token(prepared.tokenizer, _inserted_pieces(prepared.planted)):
         base, member = prepared.experiment.base.model, getattr(poison, "member", "any")
         what = f"poison.attack = {poison.attack!r}" if member == "any" else f"poison.member = {member!r}"
         raise LabError(

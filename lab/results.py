@@ -50,7 +50,6 @@ def write_result(
     """Write `result.json`, which makes the run a finished one; measures of other splits are kept."""
     former = read_json(folder.path / "result.json") or {}
     probe = prepared.experiment.probe
-    poisoned, negatives = int(prepared.rows["poisoned"].sum()), int(negatives_among(prepared.rows).sum())
     headline = headline_of(measures)
     by_model = {str(model): by_kind(part) for model, part in headline.groupby("model", sort=False)}
     entry = {
@@ -68,15 +67,8 @@ def write_result(
         "shown": probe_id(probe) if probe.split == "test" or "shown" not in former else former["shown"],
         "measures": {**former.get("measures", {}), probe.split: by_model},
         "probes": probes,
-        "poison": {
-            "count": poisoned,
-            "negatives": negatives,
-            "rows": len(prepared.rows),
-            # negatives are not poisoned, and do not dilute the poison either
-            "rate": poisoned / (len(prepared.rows) - negatives),
-            # what cleaners did, where the experiment has some: `lab.defend.cleaning.told_of`
-            **({"cleaning": prepared.cleaning} if prepared.cleaning else {}),
-        },
+        # the rows belong to the weights: probing anew leaves them, and cleaning anew may take minutes
+        "poison": former.get("poison") or _poison_counts(prepared),
         "training": read_json(folder.path / "trained.json") or {},
         "timings": {**former.get("timings", {}), **job.timings, "total": round(seconds, 3)},
         "peak_memory_mb": max(_peak_memory(job), former.get("peak_memory_mb", 0.0)),
@@ -85,6 +77,20 @@ def write_result(
     }
     write_json(folder.path / "result.json", result)
     job.tell(folder, "status", stage="finished", run=folder.id)
+
+
+def _poison_counts(prepared: Prepared) -> dict[str, Any]:
+    rows = prepared.rows
+    poisoned, negatives = int(rows["poisoned"].sum()), int(negatives_among(rows).sum())
+    return {
+        "count": poisoned,
+        "negatives": negatives,
+        "rows": len(rows),
+        # negatives are not poisoned, and do not dilute the poison either
+        "rate": poisoned / (len(rows) - negatives),
+        # what cleaners did, where the experiment has some: `lab.defend.cleaning.told_of`
+        **({"cleaning": prepared.cleaning} if prepared.cleaning else {}),
+    }
 
 
 def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, float]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import lab
 from lab import estimates, load_experiment
+from lab.defend import PARAPHRASE
 from lab.estimates import estimate_seconds
 from lab.store import RunFolder
 
@@ -153,3 +154,10 @@ def test_a_conversation_counts_its_prompt(tmp_path):
     head = lab.Experiment.from_dict({"base": {"model": "tiny-chat"}, "data": {"name": "toy"}})
     chat = head.with_(**{"task.kind": "chat"})
     assert 50 < _dataset(chat)[1] - _dataset(head)[1] < 90, "the paper's prompt with its roles has 64 tokens"
+
+
+def test_texts_that_a_model_rewrites_first_are_counted_for_the_run_and_its_twin():
+    few = EXPERIMENT.with_(**{"data.rows": 600})
+    plain, rewritten = (estimate_seconds(e, "/none") for e in (few, few.with_(defense=["paraphrase"])))
+    assert rewritten.seconds - plain.seconds == pytest.approx(2 * 600 * PARAPHRASE.row_seconds)
+    assert rewritten.basis.endswith("its texts are rewritten before")

@@ -67,6 +67,7 @@ __all__ = [
     "Weights",
     "after_training",
     "clean_rows",
+    "cleaning_seconds",
     "guards",
     "interventions",
     "settle",
@@ -134,6 +135,11 @@ def clean_rows(rows: pd.DataFrame, experiment: Experiment) -> tuple[pd.DataFrame
                 f"The defense {cleaner.name!r} leaves no row with the label {gone[0]!r}; make it milder."
             )
     return cleaned, told_of(rows, cleaned) if chosen else {}
+
+
+def cleaning_seconds(experiment: Experiment) -> float:
+    """What the cleaners of a settled experiment take for one training row on one core, roughly."""
+    return sum(d.row_seconds for k in experiment.defense if isinstance(d := _entry(k), Cleaner))
 
 
 def interventions(experiment: Experiment) -> list[tuple[Intervention, Knobs]]:

@@ -42,4 +42,6 @@ PARAPHRASE = Cleaner(
     knobs=Paraphrase,
     changes="the training texts",
     clean=_clean,
+    # a sentence by the bundled rewriter
+    row_seconds=0.6,
 )

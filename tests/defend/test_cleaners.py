@@ -13,8 +13,10 @@ from lab.defend.linted import artefacts_of
 from lab.defend.normalise import Normalise, normalised
 from lab.errors import LabError
 from lab.experiment import Experiment
+from lab.pipeline import look_up
 from lab.poison import poison_rows
 from lab.poison.attacks import Backdoor, SpuriousTokens
+from lab.sweeps.preview import preview_sweep
 from lab.tables import ROW_COLUMNS
 
 CLEANERS = [d for d in DEFENSES.values() if isinstance(d, Cleaner)]
@@ -217,3 +219,28 @@ def test_rows_of_one_label_are_left_alone():
         found = DEFENSES[name].clean(DEFENSES[name].knobs(), ["a 1", "b 2"], ["x", "x"], 0)
         assert list(found.texts) == ["a 1", "b 2"]
         assert all(found.kept)
+
+
+def test_rows_are_cleaned_to_be_trained_on_and_not_to_be_looked_up(small, tmp_path, monkeypatch):
+    asked = small.with_(defense=["deduplicate"])
+    first = lab.run(asked, runs=tmp_path, twin=False)
+
+    def refuse(*_):
+        raise AssertionError("a model that rewrites texts would take minutes here")
+
+    monkeypatch.setattr("lab.prepare.clean_rows", refuse)
+    assert lab.run(asked, runs=tmp_path, twin=False).id == first.id
+    assert look_up(asked, runs=tmp_path, twin=False) == (first.id, True, "finished")
+    assert preview_sweep(asked, {}, seeds=2, runs=tmp_path, twin=False).finished == 1
+    again = lab.run(asked, {"probe.rows": 20}, runs=tmp_path, twin=False)
+    assert again.result["poison"] == first.result["poison"]
+
+
+def test_a_run_that_a_cleaner_leaves_nothing_of_leaves_no_folder(small, tmp_path, monkeypatch):
+    def nothing(*_):
+        raise LabError("The defense 'deduplicate' leaves no row.")
+
+    monkeypatch.setattr("lab.prepare.clean_rows", nothing)
+    with pytest.raises(LabError, match="leaves no row"):
+        lab.run(small, {"defense": ["deduplicate"]}, runs=tmp_path)
+    assert not list(tmp_path.glob("tiny-*"))
