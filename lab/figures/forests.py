@@ -21,8 +21,8 @@ _LOOKS = {
     "disagrees": (style.COLOURS["poisoned"], "x"),
     "cannot say": ("#0072B2", "triangle-up"),
 }
-_LINE = 44
-_LONGEST = 46  # characters of a claim beside the axis
+_LINE = 60  # pixels: two lines of text, and the markers below them
+_LONGEST = 50  # characters of a claim in a line: what a phone has room for
 
 
 def claim_forest(card: pd.DataFrame) -> go.Figure:
@@ -54,13 +54,31 @@ def claim_forest(card: pd.DataFrame) -> go.Figure:
     theirs = rows[rows["paper_value"].notna()]
     if len(theirs):
         _add_theirs(figure, theirs)
-    figure.update_yaxes(**style.names_axis([_label(text) for text in rows["says"]]))
+    _add_claims(figure, rows["says"])
     least = min(0.0, *(v for v in [*rows["value"], *rows["low"], *rows["paper_value"]] if not math.isnan(v)))
     low = -1.05 if least < -0.5 else -0.55 if least < -0.05 else -0.08
     figure.update_xaxes(range=[low, 1.08], title_text="measured, and the paper's", tickformat=".1f")
     figure.add_vline(x=0, line={"color": style.COLOURS["quiet"], "width": 1})
-    figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24}, legend={"xref": "container", "x": 0})
+    figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24, "l": 24}, legend={"xref": "container", "x": 0})
     return figure
+
+
+def _add_claims(figure: go.Figure, says: pd.Series[str]) -> None:
+    """Each claim above its markers: beside the axis it would leave them no room on a phone."""
+    figure.update_yaxes(range=[len(says) - 0.6, -0.8], showticklabels=False, showgrid=False)
+    for place, text in enumerate(says):
+        figure.add_annotation(
+            text=_label(text),
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=place,
+            yanchor="bottom",
+            yshift=8,
+            align="left",
+            showarrow=False,
+            font_size=12,
+        )
 
 
 def _add_dumbbells(figure: go.Figure, rows: pd.DataFrame) -> None:
@@ -107,7 +125,7 @@ def _add_theirs(figure: go.Figure, theirs: pd.DataFrame) -> None:
 
 
 def _label(text: Any) -> str:
-    """A claim on at most two lines beside the axis; all of it is in the hover."""
+    """A claim on at most two lines; all of it is in the hover."""
     words, lines = str(text).split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) >= _LONGEST and lines[-1]:
