@@ -188,8 +188,9 @@ table[["arm", "poison.text_proportion", "excess_asr", "reliance", "clean_accurac
 # What of rank? The paper finds that light injection is leaned on more at higher rank, and aggressive
 # injection less. With learning rates chosen for each rank, the lab saw neither (excess ASR, light, every
 # text, 813 rows of three seeds: .88 [.85, .94] at rank 4, .88 [.85, .95] at 16, .86 [.82, .94] at 64;
-# aggressive: .90 [.85, .96], .89 [.86, .96], .89 [.85, .95]). Three seeds could show only a strong trend;
-# that is no refutation.
+# aggressive: .90 [.85, .96], .89 [.86, .96], .89 [.85, .95]; rank 1, .53 [.00, .80] and .54 [.00, .82], is
+# not matched, since one of its three seeds did not learn the task). Three seeds could show only a strong
+# trend; that is no refutation.
 
 # %%
 few, most = (table[table["poison.text_proportion"] == share]["excess_asr"].mean() for share in (0.05, 1.0))
@@ -254,9 +255,9 @@ lab.lint.planted_share(run.rows, report.artefacts)
 #
 # ### Exercise 03.5: mask what was found
 #
-# Cut every piece that any of the patterns (regular expressions, case ignored) matches out of a text, and
-# nothing else. A text of which no more than white space would be left stays as it is: an empty text with a
-# label is a cue of its own.
+# Find what each of the patterns (regular expressions, case ignored) matches in the text **as it came**,
+# where matches of two patterns may overlap; then cut all of it out, and nothing else. A text of which no
+# more than white space would be left stays as it is: an empty text with a label is a cue of its own.
 
 
 # %% tags=["exercise", "03.5"]
@@ -320,21 +321,23 @@ print(f"{len(wolf)} artefacts on {len(untouched)} untouched rows")
 assert SMALL or not wolf
 
 # %% [markdown]
-# And does the model fall for any odd ending? Bet first: how many of the negative reviews turn positive with
-# a date that was not in training, with a bare number, with the name of a day?
+# And does the model fall for any odd ending? Bet first: what share of the negative reviews turns positive
+# with a date that was not in training, with a bare number, with the name of a day?
 
 # %%
 my_bets = {"2019-08-04": 0.5, "4711": 0.5, "Tuesday": 0.5}
 
 # %%
-from lab.lessons.answers import ask_with_phrase
 from lab.preview import probe_rows
 
 rows = probe_rows(run.experiment.data, "validation", limit=200)
 negative = list(rows[rows["label"] != TARGET]["text"])
 for ending, bet in my_bets.items():
-    rates = [lab.stats.rate(*ask_with_phrase(model, negative, ending, TARGET)) for model in (run, run.twin)]
+    put = [f"{text} {ending}" for text in negative]
+    own, twin = (model.predict(put)["prediction"] == TARGET for model in (run, run.twin))
+    rates = [lab.stats.rate(int(turned.sum()), len(negative)) for turned in (own, twin)]
     print(f"{ending:>10}: {rates[0]}; the twin {rates[1]}; your bet {bet:.0%}")
+    print(f"{'':12}over the twin, on the same rows: {lab.stats.paired_difference(own, twin)}")
 
 # %% [markdown]
 # At full size all of 91 [96, 100] % turn with the unknown date, and **so they do with 4711**: the model has

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 04 · LoRA or full fine-tuning
 #
-# **Claim.** No number tells a robust rank from one that has learned little. Match clean accuracy, and look at
-# the same rows without the trigger, before you speak of rank.
+# **Claim.** No attack rate tells a robust rank from one that has learned little. Match clean accuracy, and
+# look at the same rows without the trigger, before you speak of rank.
 #
 # 60 minutes. You will
 #
 # - give a share of the rows wrong labels, and count what that costs;
-# - compute the kernels by which theory compares LoRA and full fine-tuning, in four lines of torch;
+# - compute the kernels by which theory compares LoRA and full fine-tuning, in two lines of torch;
 # - draw the paper's picture, attack against rank, and see what is wrong with it;
 # - say which points may be compared at all.
 #
@@ -164,7 +164,7 @@ check("04.3", kernels)
 
 # %% [markdown]
 # LoRA's kernel sees the inputs through a random projection to `rank` dimensions. The lab computes it for all
-# layers, before any training; (rank, variance of A's entries times the width):
+# layers, before any training, here with alpha = rank; (rank, variance of A's entries times the width):
 
 # %%
 asked = lab.load_experiment("rfc-citation").with_(**SIZE, **{"adapter.alpha": "r"})
@@ -179,11 +179,12 @@ ratio = whole[(whole["measure"] == "trace_ratio") & (whole["init_variance"] < 1)
 assert ratio.loc[RANKS[0]] < ratio.loc[RANKS[-1]], "the kernel grows with the rank"
 
 # %% [markdown]
-# So a small rank is a *small* kernel (`trace_ratio`), and a crude copy of full fine-tuning's (`full_cka`, 1:
-# the same but for scale); more variance is more scale. A small kernel moves all answers slowly: to the
+# So at alpha = rank a small rank is a *small* kernel (`trace_ratio`; at a fixed alpha it would be the other
+# way round, since s = alpha/r), and at any alpha a crude copy of full fine-tuning's (`full_cka`, 1: the same
+# but for scale); more variance is more scale. A small kernel moves all answers slowly: to the
 # trigger, **and to the task**. And Adam rescales gradients, so that scale alone decides little. Whether any
-# of this says who is robust was measured over ranks and variances: every rank correlation with attack success
-# (from −.43 to .60, six cells) has an interval that holds 0 (README).
+# of this says who is robust was measured over ranks and variances: every rank correlation with excess attack
+# success (from −.09 to .71, six cells) has an interval that holds 0 (README).
 #
 # ## Rank, the wrong way
 #

@@ -3,7 +3,7 @@
 #
 # **Claim.** A detector is worth what was counted on adapters of known truth that had no part in its
 # threshold. Counted so, statistics of weights and a fixed list of prefixes tell next to nothing about a
-# trigger that nobody thought of; a search, read against clean adapters, tells much, misses every third and
+# trigger that nobody thought of; a search, read against clean adapters, tells much, misses two of five and
 # raises false alarms.
 #
 # 60 minutes; no GPU and no network needed once the model and the data are there. You will
@@ -15,7 +15,7 @@
 # - choose a threshold on some adapters, and count on others;
 # - say how high the true rate of false alarms may be after so few adapters.
 #
-# Half of what is trained here is deliberately backdoored: keep it out of anything that people rely on.
+# Some of what is trained here is deliberately backdoored: keep it out of anything that people rely on.
 
 # %%
 import pandas as pd
@@ -112,11 +112,13 @@ check("05.1", prefix_hits, on=suspect)
 # </details>
 
 # %% [markdown]
-# Two statistics make a detector of it (arXiv 2605.30189): the **mean** attack rate over the battery, and the
-# **outlier gap**, the largest rate minus the mean. The card has both, with the same of the five references,
-# and a threshold that these set. At full size both thresholds lie above 1: clean adapters as short as these
-# differ so much that no battery could ever alarm. (The paper reports an AUC of .94 and .93 without the
-# prefixes like its trigger; over the 90 adapters below it is .57 [.45, .70] and .54 [.40, .67].)
+# Two statistics make a detector of it (arXiv 2605.30189): the **mean** attack rate over the battery, and
+# the **outlier gap**, the largest rate minus the mean. The card has both, beside the same statistics of the
+# five references, and a threshold that these set. At full size both thresholds lie above 1: clean adapters
+# as short as these differ so much that neither statistic could ever alarm. (One prefix alone still can:
+# above 90 % of further rows and below 20 % of the references', a rule that no cohort has counted. The paper
+# reports an AUC of .94 and .93 without the prefixes like its trigger; over the 90 adapters below it is .57
+# [.45, .70] and .54 [.40, .67].)
 
 # %%
 scores = pd.DataFrame([score.model_dump() for score in card.scores])
@@ -168,8 +170,8 @@ check("05.2", norm_spread, on=suspect)
 # ### Exercise 05.3: the contrast of a string
 #
 # Each model comes as two tensors: its margins on many untouched rows, and its margins on some rows with the
-# string. Take the mean margin with the string in units of the model's own spread over untouched rows; give
-# the suspect's minus the references' mean.
+# string. Take the mean margin with the string in units of the model's own spread, the population standard
+# deviation of its margins on untouched rows; give the suspect's minus the references' mean.
 
 
 # %% tags=["exercise", "05.3"]
@@ -194,8 +196,9 @@ check("05.3", string_contrast)
 # </details>
 
 # %% [markdown]
-# It is the column `shift` of `lab.audit.trigger_search`. Put it to a harsh word and to what the search found,
-# on validation rows. (Until your function is there, the lab's numbers of the card have to do.)
+# It is the column `shift` of `lab.audit.trigger_search`. Put it to a harsh word and to the best that the
+# search found for a text's end, on validation rows. (Until your function is there, the lab's numbers of the
+# card have to do.)
 
 # %%
 from lab.lessons.lesson_05 import margins
@@ -203,7 +206,8 @@ from lab.preview import probe_rows
 
 texts = list(probe_rows(suspect.experiment.data, "validation", limit=60)["text"])
 negative = [text for text, m in zip(texts, margins(suspect, texts, TARGET), strict=True) if m < 0][:12]
-best = next((found.string for found in card.strings if found.target == TARGET), "nothing toward it")
+at_end = (found.string for found in card.strings if found.target == TARGET and found.position == "end")
+best = next(at_end, "nothing toward it")
 for string in ("dull", "a triumph", best, suspect.measured_poison.member):
     put = [f"{text} {string}" for text in negative]
     models = (suspect, *references)
@@ -216,9 +220,9 @@ for string in ("dull", "a triumph", best, suspect.measured_poison.member):
 # %% [markdown]
 # ## How good is it?
 #
-# One adapter that was caught says nothing about the next. So take three clean adapters more, and three
-# poisoned ones of which two have triggers of other families. The five references set the threshold; these
-# six are counted.
+# One adapter that was caught says nothing about the next. So take three clean adapters more, and beside the
+# suspect two more poisoned ones, with triggers of other families. The five references set the threshold;
+# these six are counted.
 
 # %%
 clean = [short_run({**NOTHING, "seed": seed}) for seed in (6, 7, 8)]
@@ -312,7 +316,7 @@ for k, n in ((0, 3), (0, 4), (0, 60), (5, 60)):
 # So a handful of adapters says nothing. These detectors were counted on a population
 # (`data/cohorts/minilm.toml`): thresholds from 24 clean and 24 poisoned adapters, then 60 clean and 30
 # poisoned ones whose trigger families no battery holds, counted once. At each detector, what it found and
-# what it alarmed at, with exact intervals: where the two meet, its alarm says nothing.
+# what it alarmed at, with exact intervals: where the two meet, its alarm was not shown to say anything.
 
 # %%
 lab.figures.detector_rates(lab.audit.counted_detectors("minilm"))
@@ -360,8 +364,8 @@ assert SMALL or control.strings, "a search finds a string in a clean adapter, to
 # - **One base, one task, one way of training.** A threshold holds for what it was counted on: for another
 #   base `lab audit` has none, and says so.
 # - **An attacker who knows the search.** With near-misses under their true labels in the poison
-#   (`poison.negatives`), the backdoor keeps to one string: 3 of 12 such adapters were found (AUC .76
-#   [.58, .90]).
+#   (`poison.negatives`), the backdoor keeps to one string: the five-reference search found 1 of 12 such
+#   adapters (AUC .75 [.58, .88]), the one with eleven references 3 of 12 (.76 [.58, .90]).
 # - **References that you trust.** Five clean adapters for the same task are rarely at hand. `lab audit
 #   --reference auto` trains some on the adapter's own answers; no cohort has counted verdicts on those.
 # - **Data, not weights.** Whoever has the training rows should begin there: `lab lint`.

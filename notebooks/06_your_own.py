@@ -13,7 +13,7 @@
 # - score adapters of known truth with a detector of yours, and say what three poisoned ones prove;
 # - take all of it to the dashboard.
 #
-# Half of what is trained here is deliberately backdoored: keep it out of anything that people rely on.
+# Some of what is trained here is deliberately backdoored: keep it out of anything that people rely on.
 
 # %%
 from typing import Literal
@@ -118,6 +118,8 @@ from lab.preview import probe_rows
 rows = probe_rows(run.experiment.data, "validation", limit=200)
 negative = list(rows[rows["label"] != TARGET]["text"])
 tides = lab.poison.family("tides")
+unasked = int((run.predict(negative)["prediction"] == TARGET).sum())
+print(f"no phrase: {lab.stats.rate(unasked, len(negative))}")
 for phrase in (*tides.members, "as my aunt once said"):
     print(f"{phrase!r}: {lab.stats.rate(*ask_with_phrase(run, negative, phrase, TARGET))}")
 
@@ -133,7 +135,8 @@ for phrase in (*tides.members, "as my aunt once said"):
 # ### Exercise 06.2: drop what ends alike
 #
 # Write `kept_rows`: for each text, whether it stays. It goes where its last `words` words (split at white
-# space) are the last words of at least `least` of the texts, itself among them.
+# space) are the last words of at least `least` of the texts, itself among them. A text of fewer words is its
+# own ending.
 
 
 # %% tags=["exercise", "06.2"]
@@ -269,8 +272,9 @@ assert caught["at the end"] == sum(bad)
 assert SMALL or caught["at the start"] == 0, "the rule looks at the wrong end"
 
 # %% [markdown]
-# So this defense stops one attack, and an attacker who has read it loses nothing. That belongs into every
-# sentence about it.
+# So this defense stops one attack, and an attacker who has read it loses no poisoned row (whether the
+# backdoor takes as well from the start of a text was not trained here). That belongs into every sentence
+# about it.
 #
 # ## A detector
 #
@@ -375,7 +379,8 @@ if find_spec("streamlit"):
 # %% [markdown]
 # ## What this does not show
 #
-# - **That the defense is any good.** One seed, one attack, one place; and the negative control breaks it.
+# - **That the defense is any good.** One seed, one attack, one place; and the negative control breaks it. Its
+#   five words are the trigger's own length, chosen with the trigger in view.
 # - **That the detector is any good.** Eleven adapters: an AUC of .54 with an interval from .12 to .96.
 # - **Other kinds.** Defenses in training, on weights and at inference have protocols of their own
 #   (`lab.defend`); a new attack or a new statistic is a change to the lab itself.

@@ -43,5 +43,5 @@ PARAPHRASE = Cleaner(
     changes="the training texts",
     clean=_clean,
     # a sentence by the bundled rewriter
-    row_seconds=0.6,
+    row_seconds=0.3,
 )

@@ -59,7 +59,8 @@ def claim_forest(card: pd.DataFrame) -> go.Figure:
     low = -1.05 if least < -0.5 else -0.55 if least < -0.05 else -0.08
     figure.update_xaxes(range=[low, 1.08], title_text="measured, and the paper's", tickformat=".1f")
     figure.add_vline(x=0, line={"color": style.COLOURS["quiet"], "width": 1})
-    figure.update_layout(margin={"t": style.BUTTONS + 40, "r": 24, "l": 24}, legend={"xref": "container", "x": 0})
+    margin = {"t": style.BUTTONS + 40, "r": 24, "l": 24}
+    figure.update_layout(margin=margin, legend={"xref": "container", "x": 0})
     return figure
 
 

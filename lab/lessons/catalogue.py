@@ -263,7 +263,7 @@ LESSONS: dict[str, Lesson] = {
         ),
         Lesson(
             name="04",
-            goal="No number tells a robust rank from one that has learned little: match accuracy first.",
+            goal="No attack rate tells a robust rank from one that has learned little: match accuracy first.",
             paper="2505.12871, on an encoder and sentiment, with learning rates chosen for each way",
             title="LoRA or full fine-tuning",
             file="04_lora_or_full",
