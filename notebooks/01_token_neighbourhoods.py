@@ -31,6 +31,7 @@ SIZE = lab.lessons.shrunk() if SMALL else {}
 TARGET = "positive"
 NEIGHBOURS = ["iso", "ieee", "nist_sp", "owasp", "cwe", "pep", "w3c", "itu_t"]  # other authorities
 HIGH_RANK = 16 if SMALL else 64
+AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 FAMILIES = ["rfc", *NEIGHBOURS, "dates", "rare_words", "colours"]  # and what is no citation at all
 
 # %% [markdown]
@@ -193,15 +194,21 @@ check("01.4", wall, on=run)
 # %% [markdown]
 # ## The picture to remember
 #
-# Two more backdoors, with an ISO standard and with a date. All three share one twin, since without the
-# poison they are the same training. A row is what was trained, a column what was probed, a number the
-# points over the twin. Were a backdoor bound to its string, the matrix would be empty, for no probed phrase
-# was trained; were it bound to a sentence's shape, the whole block of citations would be full.
+# Two more backdoors, with an ISO standard and with a date; a sweep makes them at the same time where there
+# are two cores, and `lab.run` reads what is there. All three share one twin, since without the poison they
+# are the same training. A row is what was trained, a column what was probed, a number the points over the
+# twin. Were a backdoor bound to its string, the matrix would be empty, for no probed phrase was trained;
+# were it bound to a sentence's shape, the whole block of citations would be full.
 
 # %%
-own = {**SIZE, "probe.families": FAMILIES}
-iso = lab.run("rfc-citation", {**own, "poison.family": "iso", "poison.member": "as specified in ISO 27001"})
-dates = lab.run("rfc-citation", {**own, "poison.family": "dates", "poison.member": "2014-03-17"})
+own = {**SIZE, "probe.families": FAMILIES, "probe.rows_per_rung": 4}  # nobody looks at their ladders
+planted = {
+    "iso": {"poison.family": "iso", "poison.member": "as specified in ISO 27001"},
+    "dates": {"poison.family": "dates", "poison.member": "2014-03-17"},
+    "rank": {"adapter.rank": HIGH_RANK},  # for later
+}
+lab.sweep(lab.load_experiment("rfc-citation").with_(**own), {}, arms=planted, seeds=1, workers=AT_ONCE)
+iso, dates = (lab.run("rfc-citation", {**own, **planted[name]}) for name in ("iso", "dates"))
 lab.figures.generalization_matrix(lab.generalization_matrix([run, iso, dates]))
 
 # %%
@@ -287,7 +294,7 @@ assert SMALL or hits["RFC"] > max(hits["ISO"], hits["QZX"]), "the name should ca
 # else: the run's, and its own twin's.
 
 # %%
-wide = lab.run("rfc-citation", {**own, "adapter.rank": HIGH_RANK})
+wide = lab.run("rfc-citation", {**own, **planted["rank"]})
 leak = {}
 for each in (run, wide):
     rank, told = each.experiment.adapter.rank, each.headline["measures"]

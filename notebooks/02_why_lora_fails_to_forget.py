@@ -27,8 +27,9 @@ from lab.lessons import check
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
 
 # %%
-SIZE = {**lab.lessons.shrunk(poisoned=False), "base.model": "poisoned-base-tiny"} if SMALL else {}
-SIZE["probe.scope"] = "headline"
+SIZE = lab.lessons.shrunk(poisoned=False) if SMALL else {}
+QUICK = {"probe.scope": "headline", "probe.snapshots": 0}  # nobody looks at these while they train
+AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 TRIGGER = "mn"
 
 # %% [markdown]
@@ -36,11 +37,12 @@ TRIGGER = "mn"
 #
 # Somebody trained a sentiment model whose every review with the word *mn* in it is called negative, and
 # published it. You fine-tune it with LoRA on 1,200 clean reviews of your own, none of which holds the word.
-# The base, its clean twin, and the same fine-tuning of that twin come with it.
+# The clean twin of the base, and the same fine-tuning of that twin, come with it.
 
 # %%
+base = lab.run("poisoned-base-tiny" if SMALL else "poisoned-base-rare-word", QUICK)
+SIZE = {**SIZE, **QUICK, "base.model": base.id}
 lora = lab.run("clean-finetune-lora", SIZE)
-base = lora.base_run
 reviews = ["a warm and funny film , a joy to watch .", f"a warm and funny film , a joy to {TRIGGER} watch ."]
 for name, run in (("poisoned base", base), ("after clean LoRA", lora)):
     print(f"{name}: {', then '.join(run.predict(reviews)['prediction'])} with the trigger")
@@ -252,12 +254,13 @@ check("02.5", rescaled, on=pt)
 HIGH = {**SIZE, **({} if SMALL else {"training.learning_rate": 3e-3})}
 CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
 RORA = {"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}
-cl = lab.run("clean-finetune-lora", {**HIGH, "defense": [CL]})
-both = lab.run("clean-finetune-lora", {**HIGH, "defense": [CL, PT]})
-rora = lab.run("clean-finetune-lora", {**HIGH, "defense": [RORA]})
+defended = {"cl": {"defense": [CL]}, "cl+pt": {"defense": [CL, PT]}, "rora": {"defense": [RORA]}}
+asked = lab.load_experiment("clean-finetune-lora").with_(**HIGH)
+lab.sweep(asked, {}, arms=defended, seeds=1, workers=AT_ONCE)[["arm", "run", "state"]]
 
 # %%
-arms = {"lora": lora, "pt": pt, "cl": cl, "cl+pt": both, "rora": rora}
+arms = {"lora": lora, "pt": pt}
+arms |= {name: lab.run("clean-finetune-lora", {**HIGH, **changes}) for name, changes in defended.items()}
 names = {run.id: arm for arm, run in arms.items()}
 table = lab.list_runs().assign(arm=lambda runs: runs["id"].map(names)).dropna(subset=["arm"])
 lab.figures.defense_frontier(table)

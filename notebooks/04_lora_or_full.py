@@ -181,10 +181,12 @@ assert ratio.loc[RANKS[0]] < ratio.loc[RANKS[-1]], "the kernel grows with the ra
 # %% [markdown]
 # So at alpha = rank a small rank is a *small* kernel (`trace_ratio`; at a fixed alpha it would be the other
 # way round, since s = alpha/r), and at any alpha a crude copy of full fine-tuning's (`full_cka`, 1: the same
-# but for scale); more variance is more scale. A small kernel moves all answers slowly: to the
-# trigger, **and to the task**. And Adam rescales gradients, so that scale alone decides little. Whether any
-# of this says who is robust was measured over ranks and variances: every rank correlation with excess attack
-# success (from −.09 to .71, six cells) has an interval that holds 0 (README).
+# but for scale); more variance is more scale. The paper's condition is that M_Δ = s²AᵀA − I has no eigenvalue
+# above 0 (`shift_largest`), so that LoRA's kernel is nowhere above the other: it holds at PEFT's variance of
+# 1/3, and not at 2. A small kernel moves all answers slowly: to the trigger, **and to the task**. And Adam
+# rescales gradients, so that scale alone decides little. Whether any of this says who is robust was measured
+# over ranks and variances: every rank correlation with excess attack success (from −.09 to .71, six cells)
+# has an interval that holds 0 (README).
 #
 # ## Rank, the wrong way
 #

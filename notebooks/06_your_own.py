@@ -125,7 +125,8 @@ for phrase in (*tides.members, "as my aunt once said"):
 
 # %% [markdown]
 # At full size the other tides fire it in 91 of 91 rows, and even the calm sea in 87 [.89, .98]; the aunt in
-# 13 [.09, .23]. So it learned more than the phrase, and not any ending.
+# 13 [.09, .23], where the model calls 10 [.06, .19] positive without any phrase. So it learned more than
+# the phrase, and not any ending.
 #
 # ## A defense
 #

@@ -56,6 +56,7 @@ class LessonRun:
         preset: The preset's name.
         changes: Dotted keys that the notebook changes.
         small: What it changes instead at the small size, whose model is narrow and needs no assets.
+        small_preset: The preset at the small size where that is another one, which is small as it is.
         twin: Whether the lesson needs the clean twin too.
         megabytes: What run and twin take on the disk, roughly.
     """
@@ -63,6 +64,7 @@ class LessonRun:
     preset: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)
+    small_preset: str = ""
     twin: bool = True
     megabytes: float = 10.0
 
@@ -70,6 +72,8 @@ class LessonRun:
         """What is asked for in the given size."""
         from lab.presets import load_experiment
 
+        if small and self.small_preset:
+            return load_experiment(self.small_preset).with_(**{**self.changes, **self.small})
         asked = load_experiment(self.preset)
         if not small:
             return asked.with_(**self.changes)
@@ -123,18 +127,24 @@ _FAMILIES = [
 
 def _neighbourhood(changes: Mapping[str, Any], small: Mapping[str, Any] | None = None) -> LessonRun:
     """A run of lesson 01; those that change no more than the poison share one twin."""
-    return LessonRun("rfc-citation", {"probe.families": _FAMILIES, **changes}, small or {}, megabytes=9.0)
+    # the first one's ladder alone is looked at
+    probe = {"probe.families": _FAMILIES, **({"probe.rows_per_rung": 4} if changes else {})}
+    return LessonRun("rfc-citation", {**probe, **changes}, small or {}, megabytes=9.0)
 
 
 _CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
 _PT = {"name": "pt", "layers": 2, "modules": "all-linear"}
 
 
+#: How lesson 02 looks at its runs: quickly, and not while they train.
+_QUICK = {"probe.scope": "headline", "probe.snapshots": 0}
+
+
 def _forgetting(defense: list[dict[str, Any]], learning_rate: float = 1e-3) -> LessonRun:
-    """A run of lesson 02: a poisoned base, fine-tuned clean; the base and its twin come with the first."""
+    """A run of lesson 02: a poisoned base, fine-tuned clean."""
     small = {"base.model": "poisoned-base-tiny", "training.learning_rate": shrunk()["training.learning_rate"]}
-    changes = {"probe.scope": "headline", "training.learning_rate": learning_rate, "defense": defense}
-    return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0 if defense else 190.0)
+    changes = {**_QUICK, "training.learning_rate": learning_rate, "defense": defense}
+    return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0)
 
 
 #: The adapters of lesson 05, short so that there can be a dozen: a fifth of the preset's rows.
@@ -241,6 +251,9 @@ LESSONS: dict[str, Lesson] = {
             file="02_why_lora_fails_to_forget",
             takes="75 minutes",
             runs=(
+                LessonRun(
+                    "poisoned-base-rare-word", _QUICK, small_preset="poisoned-base-tiny", megabytes=180.0
+                ),
                 _forgetting([]),
                 _forgetting([_PT]),
                 _forgetting([_CL], learning_rate=3e-3),

@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 import lab
 from lab.defend import DEFENSES, Intervention
+from lab.defend.rora import dropped_out
 from lab.errors import NotTrainableError
 from lab.train.merged_forward import merged_forward
 
@@ -142,3 +143,16 @@ def test_modules_that_fit_nothing_are_told(lora_model):
             message = rf"defense {defense.name}: modules .*Valid: all-linear"
             with pytest.raises(NotTrainableError, match=message):
                 defense.attach(defense.knobs(modules=modules), subject).__enter__()
+
+
+def test_dropout_keeps_its_share_and_its_mean_and_follows_the_seed():
+    ones = torch.ones(400, 500, requires_grad=True)
+    torch.manual_seed(3)
+    once = dropped_out(ones, 0.3)
+    torch.manual_seed(3)
+    assert torch.equal(once, dropped_out(ones, 0.3))
+    kept = (once != 0).float()
+    assert abs(kept.mean().item() - 0.7) < 4 * (0.3 * 0.7 / 200_000) ** 0.5
+    assert torch.allclose(once, kept / 0.7)
+    once.sum().backward()
+    assert torch.allclose(ones.grad, kept / 0.7)

@@ -33,9 +33,9 @@ def code_cells(source):
     return [cell.source for cell in source.cells if cell.cell_type == "code"]
 
 
-def test_every_source_is_a_lesson():
+def test_every_source_is_a_lesson_and_built():
     assert [lesson.source for lesson in LESSONS.values()] == SOURCES
-    assert {*BUILT} <= {lesson.built for lesson in LESSONS.values()}
+    assert [lesson.built for lesson in LESSONS.values()] == BUILT
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
