@@ -137,14 +137,14 @@ def test_a_job_that_kills_its_workers_fails_with_a_reason(quick, tmp_path, monke
 @pytest.mark.recipe  # starts and interrupts processes
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_path):
-    # long enough that it still trains when somebody who looks five times a second has seen it train
-    long = tiny.with_(**{"training.steps": 1500, "training.epochs": 0, "probe.scope": "headline"})
+    # when the first of four begins to train, two are yet to come: no machine is too slow to see that
+    long = tiny.with_(**{"training.steps": 500, "training.epochs": 0, "probe.scope": "headline"})
     (tmp_path / "long.toml").write_text(long.to_toml())
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "lab", "sweep", str(tmp_path / "long.toml"), "--runs", str(runs)]
     command += [
         "--over",
-        "adapter.rank=1,2",
+        "adapter.rank=1,2,3,4",
         "--seeds",
         "1",
         "--no-twin",
@@ -170,10 +170,10 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_
     (found,) = list_sweeps(runs)
     assert found.state == "finished"
     whole = lab.sweep(
-        long, {"adapter.rank": [1, 2]}, seeds=1, twin=False, runs=tmp_path / "whole", device="cpu"
+        long, {"adapter.rank": [1, 2, 3, 4]}, seeds=1, twin=False, runs=tmp_path / "whole", device="cpu"
     )
     assert weights(runs) == weights(tmp_path / "whole")
-    assert len(whole) == 2
+    assert len(whole) == 4
 
 
 def test_a_dry_run_counts_twins_once_and_changes_nothing(quick, tmp_path):
