@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
 import torch
 from reference_lines import MACHINE, as_lines, replace_lines
 
@@ -21,6 +22,7 @@ import lab
 from lab.paired_texts import triggered_pairs
 from lab.prepare import prepare
 from lab.probe import attention_entropy_shift
+from lab.probe.kernel_table import WHOLE
 from lab.stats import bootstrap_mean
 from lab.trained_model import load_predictor
 
@@ -32,20 +34,16 @@ LIGHT = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.
 
 
 def shifts() -> Iterator[list[object]]:
-    """A line for each rank and scaling."""
-    for name, alpha in (("alpha=r", "r"), ("alpha=2r", "2r")):
-        found: dict[int, list[float]] = {rank: [] for rank in RANKS}
-        for rank in RANKS:
-            value = "r" if alpha == "r" else 2 * rank
-            for seed in SEEDS:
-                asked = lab.load_experiment("rfc-citation").with_(
-                    **{"adapter.rank": rank, "adapter.alpha": value, "seed": seed}
-                )
-                table = lab.kernel_table(asked, [(rank, VARIANCE)], rows=8)
-                whole = table[(table["layer"] == -1) & (table["measure"] == "shift_largest")]
-                found[rank] += whole.loc[whole["kernel"] == "lora", "value"].tolist()
-        for rank, values in found.items():
-            yield _line(f"kernels.{name}.rank={rank}.shift_largest", values, len(values))
+    """A line for each scaling and rank."""
+    for alpha in ("r", "2r"):
+        tables = []
+        for seed in SEEDS:
+            asked = lab.load_experiment("rfc-citation").with_(**{"adapter.alpha": alpha, "seed": seed})
+            tables.append(lab.kernel_table(asked, [(rank, VARIANCE) for rank in RANKS], rows=8))
+        table = pd.concat(tables).query("kernel == 'lora' and measure == 'shift_largest'")
+        for rank, lines in table[table["layer"] == WHOLE].groupby("rank"):
+            values = lines["value"].tolist()
+            yield _line(f"kernels.alpha={alpha}.rank={rank:.0f}.shift_largest", values, len(values))
 
 
 def entropies() -> Iterator[list[object]]:

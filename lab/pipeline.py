@@ -206,7 +206,7 @@ def _with_base_run(job: Job, asked: Experiment, twin: bool, above: tuple[str, ..
 def _complete(job: Job, prepared: Prepared, *, twin: bool, force: bool = False) -> RunFolder:
     """Do what is missing of a run, holding its lock; nothing where nothing is missing."""
     folder = RunFolder(job.runs / prepared.run_id)
-    is_new = not folder.path.exists()
+    is_new = agree(not folder.path.exists())
     if is_new:
         with job.timed("prepare"), main_first():
             _ = prepared.rows  # a cleaner that leaves nothing is refused before a folder is made
