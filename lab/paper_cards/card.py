@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lab.paper_cards.cells import HERE, NOTHING
 from lab.paper_cards.claims import PaperClaims, Quantity
-from lab.paper_cards.evidence import HERE, NOTHING, RESULT_COLUMNS
+from lab.paper_cards.evidence import RESULT_COLUMNS
 from lab.paper_cards.verdicts import RULE, VERDICTS, Expected, reason, short, verdict
 
 if TYPE_CHECKING:

@@ -1,62 +1,32 @@
-"""The number that answers a claim: from finished runs of this machine's folder, else from committed lines.
+"""The number that answers a claim: from finished runs of this machine's folder, else a committed one.
 
-Nothing is trained and no model is loaded. Over seeds, a mean has the bootstrap interval of `lab.stats`; a
-difference is taken seed by seed; a trend is a rank correlation over all cells. A committed line has its own
-interval; of the difference of two of them, whose seeds were not kept, the two are put together by the method
-of variance estimates recovery (Zou and Donner, Statistics in Medicine 27 (2008), 1693), as if independent.
+Nothing is trained and no model is loaded. Of committed numbers, the cells of a pass (`passes`) are read as
+runs are. What no pass holds may be a line of `data/reference/`, which has its own interval; of the difference
+of two of them, whose seeds were not kept, the two are put together by the method of variance estimates
+recovery (Zou and Donner, Statistics in Medicine 27 (2008), 1693), as if independent.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import stats
 from lab.errors import LabError
-from lab.files import read_json
-from lab.paper_cards.claims import FAMILY_MEASURES, Claim, PaperClaims, Quantity, Source
-from lab.paper_cards.matching import Columns, matching_runs
+from lab.paper_cards.cells import COMMITTED, NOTHING, Cells, Evidence, finished_cells, with_families
+from lab.paper_cards.claims import FAMILY_MEASURES, PaperClaims, Quantity, Source
+from lab.paper_cards.passes import read_pass
 from lab.paths import data_dir
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lab.experiment import Experiment
-
-HERE, COMMITTED, NOWHERE = "this machine", "committed", ""
 #: One line per claim: what answers it, where it was measured, on which seeds; `result_table` makes it.
 RESULT_COLUMNS = ("claim", "value", "low", "high", "n", "seeds", "held", "machine", "runs")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A number with what it rests on.
-
-    Attributes:
-        value: A share, a difference of shares in [-1, 1], an AUC, or a rank correlation; NaN for nothing.
-        low: Lower end of its 95 % interval, NaN where there is none.
-        high: Upper end.
-        n: Rows of all seeds together; of a trend, cells. 0 where that is not known.
-        seeds: Which.
-        held: `HERE`, `COMMITTED` or `NOWHERE`.
-        machine: Where committed numbers were measured.
-        runs: Ids of the runs, with commas.
-    """
-
-    value: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    n: int = 0
-    seeds: str = ""
-    held: str = NOWHERE
-    machine: str = ""
-    runs: str = ""
-
-
-NOTHING = Evidence()
 
 
 def result_table(claims: PaperClaims, listing: pd.DataFrame, runs: Path) -> pd.DataFrame:
@@ -69,11 +39,11 @@ def result_table(claims: PaperClaims, listing: pd.DataFrame, runs: Path) -> pd.D
     """
     import pandas as pd
 
-    here = _Here(claims.sources, listing, runs)
-    lines = committed_lines(claims.paper.arxiv)
+    here = Cells(claims.sources, functools.partial(_cells_here, claims, listing, runs))
+    committed = _Committed(claims)
     table = []
     for claim in claims.claims:
-        found = _answer(claim, claims.sources, here, lines)
+        found = _answer(claim.quantity, here, committed) if claim.quantity else NOTHING
         own = [getattr(found, name) for name in RESULT_COLUMNS[1:]]
         table.append([claim.id, *own])
     return pd.DataFrame(table, columns=list(RESULT_COLUMNS))
@@ -118,17 +88,43 @@ def _words(point: Mapping[str, Any]) -> list[str]:
     return arm + [f"{key.rpartition('.')[2]}={value}" for key, value in point.items() if key != "arm"]
 
 
-def _answer(
-    claim: Claim, sources: Mapping[str, Source], here: _Here, lines: Mapping[str, Evidence]
-) -> Evidence:
-    if claim.quantity is None:
-        return NOTHING
-    found = here.answer(claim.quantity)
+def _cells_here(claims: PaperClaims, listing: pd.DataFrame, runs: Path, name: str) -> pd.DataFrame:
+    """The cells of a source among the runs of a folder, with all that claims ask of it."""
+    if listing.empty:
+        return listing
+    cells = finished_cells(claims.sources[name], listing)
+    asked = [c.quantity for c in claims.claims if c.quantity and c.quantity.source == name]
+    has_families = any({q.measure, q.minus_measure} & set(FAMILY_MEASURES) for q in asked)
+    return with_families(cells, runs) if has_families else cells
+
+
+def _answer(quantity: Quantity, here: Cells, committed: _Committed) -> Evidence:
+    found = here.answer(quantity)
     if not math.isnan(found.low):
         return found
-    committed = from_lines(claim.quantity, sources[claim.quantity.source], lines)
+    kept = committed.answer(quantity)
     # one or two seeds of one's own say less than a committed interval, and more than nothing
-    return found if math.isnan(committed.value) else committed
+    return found if math.isnan(kept.value) else kept
+
+
+class _Committed:
+    """The committed numbers of a paper: a pass where one holds what is asked, else lines."""
+
+    def __init__(self, claims: PaperClaims) -> None:
+        import pandas as pd
+
+        self._sources = claims.sources
+        self._passed = read_pass(claims.paper.arxiv)
+        self._cells = Cells(claims.sources, lambda name: self._passed.get(name, pd.DataFrame()))
+        self._lines = committed_lines(claims.paper.arxiv)
+
+    def answer(self, quantity: Quantity) -> Evidence:
+        """What they say of a quantity."""
+        found = self._cells.answer(quantity)
+        if math.isnan(found.low):
+            return from_lines(quantity, self._sources[quantity.source], self._lines)
+        machine = str(self._passed[quantity.source]["machine"].iloc[0])
+        return replace(found, held=COMMITTED, machine=machine, runs="")
 
 
 def from_lines(quantity: Quantity, source: Source, lines: Mapping[str, Evidence]) -> Evidence:
@@ -162,172 +158,6 @@ def difference(one: Evidence, other: Evidence) -> Evidence:
     low = value - math.hypot(one.value - one.low, other.high - other.value)
     high = value + math.hypot(one.high - one.value, other.value - other.low)
     return replace(one, value=value, low=low, high=high, n=min(one.n, other.n))
-
-
-class _Here:
-    """What the runs folder holds for the sources of a paper; each source's cells are looked for once."""
-
-    def __init__(self, sources: Mapping[str, Source], listing: pd.DataFrame, runs: Path) -> None:
-        self._sources, self._listing, self._runs = sources, listing, runs
-        self._cells: dict[str, pd.DataFrame] = {}
-
-    def answer(self, quantity: Quantity) -> Evidence:
-        """What finished runs say of a quantity; nothing where a cell is missing."""
-        source = self._sources[quantity.source]
-        if not source.runs or self._listing.empty:
-            return NOTHING
-        if quantity.source not in self._cells:
-            self._cells[quantity.source] = finished_cells(source, self._listing)
-        cells = self._cells[quantity.source]
-        if cells.empty:
-            return NOTHING
-        if quantity.trend and not self._is_whole(quantity, cells):
-            return NOTHING
-        if quantity.measure in FAMILY_MEASURES or quantity.minus_measure in FAMILY_MEASURES:
-            cells = _with_families(cells, self._runs)
-        return from_cells(quantity, cells)
-
-    def _is_whole(self, quantity: Quantity, cells: pd.DataFrame) -> bool:
-        """Whether every point of a trend has the seeds that an interval needs: half a sweep has none."""
-        values = self._sources[quantity.source].plan().over.get(quantity.trend, [])
-        own = _at(cells, quantity.of)
-        points = [_at(own, {quantity.trend: value}) for value in values]
-        return all(len(point) and point["seed"].nunique() >= stats.FEWEST for point in points)
-
-
-def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
-    """The finished cells of a source's plan: the listing's lines with arm and swept keys as asked for.
-
-    Args:
-        source: A sweep or preset.
-        listing: Runs as `lab.list_runs` lists them.
-
-    Returns:
-        Of every point and seed one line; the keys of the point are in columns `point.<key>`.
-    """
-    import pandas as pd
-
-    from lab.sweeps import grid_points
-
-    plan = source.plan()
-    free = list((plan.tune or {}).get("over", {}))
-    # most folders hold nothing of a sweep, which a look at what all of its cells share finds out at once
-    fits = listing[listing["state"] == "finished"]
-    for key in ("data.name", "data.rows"):
-        asked = plan.experiment.to_dict()["data"][key.partition(".")[2]]
-        if key not in plan.over and key in fits:
-            fits = fits[fits[key] == asked]
-    if fits.empty:
-        return fits
-    # the other lines stay within reach: bases are among them, with other rows
-    bases = listing[listing["id"].isin(set(fits["base.model"]))]
-    table = Columns(pd.concat([fits, bases]).drop_duplicates("id"))
-    parts = []
-    for arm, keys in (plan.arms or {"": {}}).items():
-        for point in grid_points(plan.over):
-            asked = plan.experiment.with_(**{**keys, **point})
-            found = _one_a_seed(table, asked, free)
-            shown = {**({"point.arm": arm} if arm else {}), **{f"point.{k}": v for k, v in point.items()}}
-            parts.append(found.assign(**{k: [v] * len(found) for k, v in shown.items()}))
-    return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
-
-
-def _one_a_seed(table: Columns, asked: Experiment, free: Sequence[str]) -> pd.DataFrame:
-    """The runs of a cell, one for each seed; of several tuned values, those that most seeds share."""
-    found = matching_runs(table, asked, free)
-    if found.empty:
-        return found
-    kept = [key for key in free if key in found]
-    if kept:
-        groups = [group for _, group in found.groupby(kept, dropna=False)]
-        found = max(groups, key=lambda group: group["seed"].nunique())
-    return found.sort_values("created", ascending=False).drop_duplicates("seed").sort_values("seed")
-
-
-def from_cells(quantity: Quantity, cells: pd.DataFrame) -> Evidence:
-    """What a table of finished cells says of a quantity.
-
-    Args:
-        quantity: What is asked.
-        cells: As `finished_cells` gives them.
-
-    Returns:
-        Nothing where a measure or a point is missing.
-    """
-    if quantity.trend:
-        return _trend(quantity, cells)
-    first = _at(cells, quantity.of)
-    if quantity.measure not in first or first[quantity.measure].isna().all():
-        return NOTHING
-    if quantity.minus is None and not quantity.minus_measure:
-        own = first.dropna(subset=[quantity.measure])
-        return _mean(own, own[quantity.measure].tolist(), quantity.measure)
-    measure = quantity.minus_measure or quantity.measure
-    second = first if quantity.minus is None else _at(cells, quantity.minus)
-    if measure not in second:
-        return NOTHING
-    other = second[["seed", measure]].rename(columns={measure: "other"})
-    both = first.merge(other, on="seed").dropna(subset=[quantity.measure, "other"])
-    if both.empty:
-        return NOTHING
-    return _mean(both, (both[quantity.measure] - both["other"]).tolist(), quantity.measure)
-
-
-def _mean(own: pd.DataFrame, values: list[float], measure: str) -> Evidence:
-    mean = stats.bootstrap_mean(values, seed=0)
-    rows = own[f"{measure}.n"].sum() if f"{measure}.n" in own else 0
-    return Evidence(mean.value, mean.low, mean.high, int(rows), _seeds(own), HERE, "", _ids(own))
-
-
-def _trend(quantity: Quantity, cells: pd.DataFrame) -> Evidence:
-    own = _at(cells, quantity.of)
-    key = f"point.{quantity.trend}"
-    if key not in own or quantity.measure not in own:
-        return NOTHING
-    own = own.dropna(subset=[quantity.measure])
-    if own[key].nunique() < stats.FEWEST:
-        return NOTHING
-    # the p-value would load scipy.stats, which takes longer than a page may take
-    rho = float(own[key].astype(float).rank().corr(own[quantity.measure].astype(float).rank()))
-    if math.isnan(rho):
-        return NOTHING
-    rho = min(max(rho, -1.0), 1.0)
-    low, high = stats.correlation_interval(rho, len(own))
-    return Evidence(rho, low, high, len(own), _seeds(own), HERE, "", _ids(own))
-
-
-def _at(cells: pd.DataFrame, point: Mapping[str, Any]) -> pd.DataFrame:
-    for key, value in point.items():
-        column = f"point.{key}"
-        if column not in cells:
-            return cells.iloc[:0]
-        cells = cells[[held == value for held in cells[column]]]
-    return cells
-
-
-def _seeds(own: pd.DataFrame) -> str:
-    return " ".join(str(int(seed)) for seed in sorted(set(own["seed"])))
-
-
-def _ids(own: pd.DataFrame) -> str:
-    return ",".join(own["id"])
-
-
-def _with_families(cells: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """The cells with what their results say of other strings than the trained one."""
-    told = [(read_json(runs / str(name) / "result.json") or {}) for name in cells["id"]]
-    means = [_families(result) for result in told]
-    columns = {kind: [mean.get(kind, math.nan) for mean in means] for kind in FAMILY_MEASURES}
-    return cells.assign(**columns)
-
-
-def _families(result: Mapping[str, Any]) -> dict[str, float]:
-    """Of the probes on test rows, the last that looked at other strings."""
-    found: dict[str, float] = {}
-    for probe in result.get("probes", {}).values():
-        if isinstance(probe, dict) and probe.get("split") == "test" and probe.get("families"):
-            found = {k: float(v) for k, v in probe["families"].items()}
-    return found
 
 
 def check_quantity(quantity: Quantity, source: Source) -> None:

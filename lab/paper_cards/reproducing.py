@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, unknown_name
 from lab.paper_cards.card import Card, evaluate
+from lab.paper_cards.cells import COMMITTED, HERE, finished_cells
 from lab.paper_cards.claims import PaperClaims, Source, load_claims
-from lab.paper_cards.evidence import COMMITTED, HERE, finished_cells, result_table
+from lab.paper_cards.evidence import result_table
 from lab.paths import runs_dir
 
 if TYPE_CHECKING:

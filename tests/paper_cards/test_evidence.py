@@ -4,43 +4,21 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paper_runs import cell, claims_on, line
 
 from lab import stats
+from lab.paper_cards.cells import NOTHING, Evidence, finished_cells, from_cells
 from lab.paper_cards.claims import Quantity, Source
-from lab.paper_cards.evidence import (
-    NOTHING,
-    Evidence,
-    difference,
-    finished_cells,
-    from_cells,
-    from_lines,
-    line_names,
-    result_table,
-)
+from lab.paper_cards.evidence import difference, from_lines, line_names, result_table
 from lab.paper_cards.matching import matching_runs
 from lab.presets import load_preset, load_sweep
 
 SWEEP = Source(sweep="lora-vs-full-backdoor")
 
 
-def line(experiment, name, **more):
-    """A finished run as a listing has it: counts for rates, steps for epochs."""
-    record = experiment.to_dict()
-    out = {"id": name, "state": "finished", "created": 0.0, "twin": "", "seed": record["seed"]}
-    for section in ("base", "data", "poison", "adapter", "training"):
-        out |= {f"{section}.{key}": value for key, value in record[section].items()}
-    out |= {"training.epochs": 0.0, "training.steps": 54, "task.kind": "head", "defense": ""}
-    return out | more
-
-
 @pytest.fixture(scope="module")
 def plan():
     return load_sweep("lora-vs-full-backdoor")
-
-
-def cell(plan, arm, count, seed, lr=1e-3):
-    keys = {**plan.arms[arm], "poison.count": count, "seed": seed, "training.learning_rate": lr}
-    return plan.experiment.with_(**keys)
 
 
 def test_cells_are_found_by_their_settings_whatever_was_tuned(plan):
@@ -175,19 +153,6 @@ def test_a_difference_of_lines_holds_its_value_and_turns_with_its_order(one, oth
     ab, ba = difference(a, b), difference(b, a)
     assert ab.low <= ab.value <= ab.high
     assert (ab.low, ab.high) == pytest.approx((-ba.high, -ba.low))
-
-
-def claims_on(quantity):
-    from lab.paper_cards import PaperClaims
-
-    return PaperClaims.model_validate(
-        {
-            "name": "p",
-            "paper": {"arxiv": "2505.12871", "title": "t", "says": "s", "theirs": "t", "ours": "o"},
-            "sources": {"lora-vs-full-backdoor": {"sweep": "lora-vs-full-backdoor"}},
-            "claims": [{"id": "a", "says": "s.", "place": "p", "paper": "p", "quantity": quantity}],
-        }
-    )
 
 
 @pytest.mark.parametrize(("seeds", "held"), [(2, "committed"), (3, "this machine")])
