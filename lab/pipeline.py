@@ -146,21 +146,27 @@ def look_up(
     Raises:
         LabError: The experiment could not be prepared.
     """
-    from lab.bases import is_preset
-    from lab.prepare import prepare
-
-    asked, folder = settle(experiment), runs_dir(runs)
-    if is_preset(asked.base.model):
-        base, is_complete, _ = look_up(
-            load_experiment(asked.base.model).with_(seed=asked.seed), runs=folder, twin=twin
-        )
-        if not base or not is_complete:
-            return "", False, ""
-        asked = asked.with_(**{"base.model": base})
-    prepared = prepare(asked, folder)
+    folder = runs_dir(runs)
+    prepared = _prepared(settle(experiment), folder, twin)
+    if prepared is None:
+        return "", False, ""
     run = RunFolder(folder / prepared.run_id)
     is_complete = _is_complete(run, prepared, twin and prepared.is_poisoned)
     return run.id, is_complete, run.state() if run.path.exists() else ""
+
+
+def _prepared(asked: Experiment, runs: Path, twin: bool) -> Prepared | None:
+    """What an experiment would be; None where its base is an experiment that has not been run."""
+    from lab.bases import is_preset
+    from lab.prepare import prepare
+
+    if is_preset(asked.base.model):
+        named = load_experiment(asked.base.model).with_(seed=asked.seed)
+        base = _prepared(settle(named), runs, twin)
+        if base is None or not _serves(RunFolder(runs / base.run_id), twin and base.is_poisoned):
+            return None
+        asked = asked.with_(**{"base.model": base.run_id})
+    return prepare(asked, runs)
 
 
 def finished_run(
@@ -195,11 +201,11 @@ def _with_base_run(job: Job, asked: Experiment, twin: bool, above: tuple[str, ..
         raise LabError(f"base.model = {model!r} starts from itself: {' → '.join([*above, model])}.")
     base = load_experiment(model).with_(seed=asked.seed)
     base = _with_base_run(job, settle(base), twin, (*above, model))
+    with main_first():
+        prepared = prepare(base, job.runs)
     with job.timed("base"):
-        with main_first():
-            prepared = prepare(base, job.runs)
-        own = Job(job.runs, job.device, job.report_to, job.listen)
-        folder = _complete(own, prepared, twin=twin and prepared.is_poisoned)
+        has_twin = twin and prepared.is_poisoned
+        folder = _finish_source(job, prepared.run_id, prepared.experiment, twin=has_twin)
     return asked.with_(**{"base.model": folder.id})
 
 
@@ -280,26 +286,35 @@ def _finish_base_twin(job: Job, run: str) -> str:
 
 
 def _finish_parent(job: Job, prepared: Prepared) -> RunFolder:
-    """The run whose trained weights a derived run starts from; its headline is enough.
+    """The run whose trained weights a derived run starts from."""
+    with job.timed("parent"):
+        return _finish_source(job, prepared.parent_id, prepared.experiment.untouched(), twin=False)
+
+
+def _finish_source(job: Job, run_id: str, asked: Experiment, *, twin: bool) -> RunFolder:
+    """A run that another one starts from, its base or parent; its headline is enough.
 
     A finished one stays as it is, however it was probed: people go on seeing what they asked of it.
     """
-    there = RunFolder(job.runs / prepared.parent_id)
-    if agree(there.finished):
+    there = RunFolder(job.runs / run_id)
+    if agree(_serves(there, twin)):
         return there
-    parent = prepared.experiment.untouched()
-    asked = {"scope": "headline", **parent.probe.model_dump(include={"snapshots", "snapshot_rows"})}
-    with job.timed("parent"):
-        return _finish_other(job, parent.with_(probe=asked))
+    probe = {"scope": "headline", **asked.probe.model_dump(include={"snapshots", "snapshot_rows"})}
+    return _finish_other(job, asked.with_(probe=probe), twin=twin)
 
 
-def _finish_other(job: Job, experiment: Experiment) -> RunFolder:
+def _serves(folder: RunFolder, twin: bool) -> bool:
+    """Whether another run can start from this one: it is finished, with its twin where one is asked for."""
+    return folder.finished and (not twin or bool((read_json(folder.path / "result.json") or {}).get("twin")))
+
+
+def _finish_other(job: Job, experiment: Experiment, *, twin: bool = False) -> RunFolder:
     from lab.prepare import prepare
 
     own = Job(job.runs, job.device, job.report_to, job.listen)
     with main_first():
         prepared = prepare(experiment, job.runs)
-    return _complete(own, prepared, twin=False)
+    return _complete(own, prepared, twin=twin)
 
 
 def _is_complete(folder: RunFolder, prepared: Prepared, twin: bool) -> bool:

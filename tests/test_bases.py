@@ -9,6 +9,7 @@ import pytest
 import lab
 from lab.bases import find_base
 from lab.errors import LabError
+from lab.pipeline import finished_run
 from lab.prepare import prepare
 from lab.store import RunFolder
 
@@ -27,15 +28,16 @@ def rooms(tiny_cache, tmp_path_factory, tiny_module):
     return runs, full, lora, tuned
 
 
+QUICK_CLEAN = {
+    "poison.attack": "none",
+    "training.epochs": 1,
+    "probe.scope": "headline",
+    "probe.snapshots": 0,
+}
+
+
 def clean_on(base, **changes):
-    return {
-        "poison.attack": "none",
-        "base.model": base.id,
-        "training.epochs": 1,
-        "probe.scope": "headline",
-        "probe.snapshots": 0,
-        **changes,
-    }
+    return {**QUICK_CLEAN, "base.model": base.id, **changes}
 
 
 def test_a_clean_fine_tune_inherits_the_trigger_of_its_base(rooms):
@@ -131,6 +133,40 @@ def test_a_file_as_base_is_run_first_with_the_same_seed(tiny_module, tmp_path, m
     assert run.base_run.experiment.seed == 3
     assert run.base_run.state == "finished"
     assert lab.run(asked, seed=3, runs=tmp_path / "runs", twin=False).id == run.id
+
+
+def test_a_base_that_a_file_names_is_measured_as_far_as_its_headline_and_one_that_is_there_stays(
+    tiny_module, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    changes = {"adapter.kind": "full", "training.epochs": 1, "probe.snapshots": 0}
+    base = tiny_module.with_(**changes)
+    (tmp_path / "base.toml").write_text(base.to_toml())
+    asked = tiny_module.with_(**{**QUICK_CLEAN, "base.model": "base.toml"})
+    assert finished_run(asked, runs="runs") == ""
+    tuned = lab.run(asked, runs="runs")
+    conditions = set(tuned.base_run.measures["condition"])
+    assert not conditions & {"family", "rung"}
+    assert finished_run(asked, runs="runs") == tuned.id
+    own = lab.run(base, runs="runs")  # asked for itself it is measured as its file says
+    assert "rung" in set(own.measures["condition"])
+    shutil.rmtree(tuned.path)
+    assert lab.run(asked, runs="runs").base_run.id == own.id
+    probed = list(lab.load_run(own.id, runs="runs").result["probes"])
+    assert len(probed) == 2  # its headline for the fine-tune, all of it for itself, and nothing anew
+
+
+def test_a_base_without_its_twin_gets_it_where_one_is_asked_for(tiny_module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = {"adapter.kind": "full", "training.epochs": 1, "probe.snapshots": 0}
+    base = tiny_module.with_(**changes)
+    (tmp_path / "base.toml").write_text(base.to_toml())
+    asked = tiny_module.with_(**{**QUICK_CLEAN, "base.model": "base.toml"})
+    alone = lab.run(asked, runs="runs", twin=False)
+    assert finished_run(asked, runs="runs", twin=False) == alone.id
+    assert finished_run(asked, runs="runs") == ""
+    assert lab.run(asked, runs="runs").base_run.twin is not None
+    assert finished_run(asked, runs="runs") == alone.id
 
 
 def test_a_base_that_does_not_fit_is_one_sentence(rooms, tmp_path):
