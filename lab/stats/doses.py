@@ -152,9 +152,13 @@ def _gap(levels: Numbers, effect: Numbers) -> tuple[float, float] | None:
 
 
 def _loss(x: Numbers, hits: Numbers, rows: Numbers, background: float, place: float, slope: float) -> float:
-    """Minus the log-likelihood, up to a constant."""
-    p = background + (1 - background) * special.expit(slope * (x - place))
-    return -float((special.xlogy(hits, p) + special.xlog1py(rows - hits, -np.minimum(p, 1 - 1e-15))).sum())
+    """Minus the log-likelihood, up to a constant; in logarithms, for on a steep curve p comes out as 0."""
+    rise = slope * (x - place)
+    rest = math.log1p(-background)
+    hit = rest + special.log_expit(rise)
+    if background > 0:
+        hit = np.logaddexp(math.log(background), hit)
+    return -float((hits * hit + (rows - hits) * (rest + special.log_expit(-rise))).sum())
 
 
 def _fit(x: Numbers, hits: Numbers, rows: Numbers, background: float) -> tuple[float, float]:
