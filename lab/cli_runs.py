@@ -82,7 +82,10 @@ def import_command(
     runs: RunsOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Put the runs of an archive into the runs folder; it is opened as something untrusted."""
+    """Put the runs of an archive into the runs folder; it is opened as something untrusted.
+
+    What was asked is checked: it must make the run's id. The numbers and weights are the sender's word.
+    """
     from lab.run_packs import import_runs
 
     new, there = import_runs(archive, runs or None)
@@ -100,7 +103,8 @@ def _agreed(count: int) -> bool:
 
 def _part(piece: Garbage) -> str:
     """Which part of a run it is; "" for a whole run, and for what belongs to none."""
-    return f"/{piece.path.name}" if piece.run and piece.path.name != piece.run else ""
+    part = piece.path.relative_to(piece.run_folder).as_posix()
+    return f"/{part}" if piece.run and part != "." else ""
 
 
 def _size(count: int) -> str:

@@ -73,7 +73,7 @@ def is_held(lock: str | Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: whole under its name, or not at all."""
     with writing_to(path.parent):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from lab.errors import LabError
 from lab.files import read_json
 from lab.paths import runs_dir
@@ -31,6 +33,8 @@ KINDS = {
 _PASSING = (".deleted-", ".unpacking-")
 #: Parts of a run that appear whole, under another name until they do.
 _HALVES = (".adapter.", ".model.", ".merged.")
+#: States of runs that came to nothing.
+_FAILED = ("failed", "killed", "stopped")
 #: Seconds after which what is only there for a moment belongs to nobody.
 _OLD = 3600.0
 
@@ -51,6 +55,12 @@ class Garbage:
     size: int
     run: str = ""
 
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run that it is, or is part of; the runs folder where it belongs to none."""
+        up = (self.path, *self.path.parents) if self.run else ()
+        return next((path for path in up if path.name == self.run), self.path.parent)
+
 
 def find_garbage(runs: str | Path | None = None) -> list[Garbage]:
     """Everything in a runs folder that can go, without touching it.
@@ -68,7 +78,7 @@ def find_garbage(runs: str | Path | None = None) -> list[Garbage]:
             continue
         leftovers.extend(_leftovers(run))
         state = run.state()
-        if state in ("failed", "killed", "stopped"):
+        if state in _FAILED:
             whole.append(Garbage(run.path, "failed", folder_size(run.path), run.id))
         elif state == "finished" and run.id not in named and _is_clean(run):
             whole.append(Garbage(run.path, "unreferenced", folder_size(run.path), run.id))
@@ -129,18 +139,27 @@ def _passing(folder: Path) -> Iterator[Garbage]:
 
 def _leftovers(run: RunFolder) -> Iterator[Garbage]:
     """Halves of parts, temporary files, and checkpoints that a finished run needs no more."""
-    for path in sorted(run.path.iterdir()):
-        is_half = path.name.startswith(_HALVES) or (path.name.startswith(".") and path.name.endswith(".tmp"))
-        is_done = path.name == "checkpoints" and run.finished
-        if (is_half or is_done) and not path.is_symlink() and (is_done or _is_old(path)):
-            yield Garbage(path, "leftover", folder_size(path), run.id)
+    for where, folders, files in os.walk(run.path):  # which follows no links
+        is_top = Path(where) == run.path
+        whole = [name for name in folders if is_top and (name == "checkpoints" or name.startswith(_HALVES))]
+        # what is in them goes with them or, where an unfinished run goes on from it, not at all
+        folders[:] = sorted(set(folders) - set(whole))
+        torn = [name for name in files if name.startswith(".") and name.endswith(".tmp")]
+        for path in (Path(where, name) for name in sorted(whole + torn)):
+            can_go = run.finished if path.name == "checkpoints" else _is_old(path)
+            if can_go and not path.is_symlink():
+                yield Garbage(path, "leftover", folder_size(path), run.id)
 
 
 def _is_old(path: Path) -> bool:
+    """Whether nothing of it was written lately: a folder's own time says nothing of files deep in it."""
     try:
-        return time.time() - path.lstat().st_mtime > _OLD
-    except OSError:
+        times = [path.lstat().st_mtime]
+        for where, folders, files in os.walk(path):
+            times += [os.lstat(os.path.join(where, name)).st_mtime for name in folders + files]
+    except OSError:  # gone, or going, in this moment
         return False
+    return time.time() - max(times) > _OLD
 
 
 def _is_clean(run: RunFolder) -> bool:
@@ -153,14 +172,32 @@ def _is_clean(run: RunFolder) -> bool:
 
 
 def _remove_leftover(piece: Garbage) -> None:
-    if piece.run and RunFolder(piece.path.parent).is_locked():
-        raise LabError("somebody works on this run now; it stays")
-    if piece.path.is_symlink():
+    way = (piece.path, *piece.path.parents)
+    if any(path.is_symlink() for path in way if piece.run_folder in path.parents):
         raise LabError("it is a link now; it stays")
-    if piece.path.is_dir():
-        shutil.rmtree(piece.path)
-    else:
-        piece.path.unlink(missing_ok=True)
+    if not piece.path.exists():  # and its run may be gone, in which a lock would make a new folder
+        return
+    with _held(piece.run_folder) if piece.run else contextlib.nullcontext():
+        if piece.path.name == "checkpoints" and not RunFolder(piece.run_folder).finished:
+            raise LabError("the run goes on from them now; they stay")
+        if piece.path.is_dir():
+            shutil.rmtree(piece.path)
+        else:
+            piece.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Hold a run that nobody works on, so that nobody begins to in the middle."""
+    guard = filelock.FileLock(run / ".lock")
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        raise LabError("somebody works on this run now; it stays") from None
+    try:
+        yield
+    finally:
+        guard.release()
 
 
 def _remove_run(piece: Garbage) -> None:
@@ -168,4 +205,6 @@ def _remove_run(piece: Garbage) -> None:
 
     if piece.kind == "unreferenced" and piece.run in referred(piece.path.parent):
         raise LabError("another run names it now; it stays")
+    if piece.kind == "failed" and (state := RunFolder(piece.path).state()) not in _FAILED:
+        raise LabError(f"it is {state} now; it stays")
     delete_run(Run(piece.path))

@@ -5,10 +5,13 @@
 
 What is not in the manifest, or not as it says, is refused, and nothing has been written then. A run appears
 in the runs folder as a whole; one that is there already stays as it is.
+
+Whether a folder is the run that it says it is, `lab.packed_records` judges.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,14 +19,17 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lab.errors import LabError
 from lab.files import writing_to
+from lab.packed_records import RUN_ID, check_run
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -31,8 +37,16 @@ MANIFEST = "manifest.json"
 SUFFIXES = (".json", ".jsonl", ".parquet", ".safetensors", ".md", ".txt", ".jinja", ".model")
 #: More than that no archive of runs holds: files, bytes of one run's files, and how far bytes may be packed.
 MAX_FILES, MAX_BYTES, MAX_RATIO = 100_000, 64 * 2**30, 200
-_RUN_ID = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9a-f]{10}")
+#: Bytes of the manifest, which is read as a whole.
+MAX_MANIFEST = 64 * 2**20
+#: Bytes below which it does not matter how far they are packed.
+_HARMLESS = 2**20
+#: Bytes that the smallest file takes on most disks.
+_BLOCK = 4096
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+#: What a damaged archive makes zipfile and zlib raise, wherever the damage is.
+_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, OSError,
+               RuntimeError, ValueError, OverflowError)  # fmt: skip
 
 
 def pack_runs(runs: Sequence[Path], target: Path | None = None) -> bytes:
@@ -77,15 +91,27 @@ def unpack_runs(archive: bytes | Path, runs: Path) -> tuple[list[str], list[str]
     Raises:
         LabError: It is no archive of runs, or holds what no run holds; nothing has been written then.
     """
-    source: Any = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+    if not isinstance(archive, bytes) and not os.path.isfile(archive):
+        is_there = os.path.exists(archive)
+        raise LabError(f"{archive} is no archive." if is_there else f"There is no archive {archive}.")
+    with _readable():
+        size = len(archive) if isinstance(archive, bytes) else os.path.getsize(archive)
+        opened = zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive)
+    with opened:
+        with _readable():
+            listed = _checked_names(opened, size)
+        return _unpack(opened, listed, runs)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Turn what libraries say of a damaged archive into one sentence."""
     try:
-        with zipfile.ZipFile(source) as opened:
-            listed = _checked_names(opened)
-            return _unpack(opened, listed, runs)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise LabError(f"The archive cannot be read: {error}") from None
-    except FileNotFoundError:
-        raise LabError(f"There is no archive {archive!s}.") from None
+        yield
+    except _UNREADABLE as error:
+        words = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+        reason = (words or type(error).__name__).rstrip(".")[:200]
+        raise LabError(f"The archive cannot be read: {reason}.") from None
 
 
 def _files_of(run: Path) -> list[str]:
@@ -114,8 +140,12 @@ def _write(stream: Any, files: Iterable[tuple[str, Path]]) -> None:
         archive.writestr(MANIFEST, json.dumps({"schema": SCHEMA, "files": manifest}, indent=1))
 
 
-def _checked_names(archive: zipfile.ZipFile) -> dict[str, tuple[int, str]]:
+def _checked_names(archive: zipfile.ZipFile, packed: int) -> dict[str, tuple[int, str]]:
     """The manifest, if the archive holds exactly its files, under names and in sizes that runs have.
+
+    Args:
+        archive: The archive.
+        packed: Its bytes.
 
     Raises:
         LabError: Says what is wrong.
@@ -123,30 +153,48 @@ def _checked_names(archive: zipfile.ZipFile) -> dict[str, tuple[int, str]]:
     entries = {entry.filename: entry for entry in archive.infolist()}
     if len(entries) != len(archive.infolist()) or len({name.casefold() for name in entries}) != len(entries):
         raise LabError("The archive holds two files of one name.")
-    if MANIFEST not in entries or len(entries) > MAX_FILES or entries[MANIFEST].file_size > 64 * 2**20:
+    if MANIFEST not in entries or len(entries) > MAX_FILES or entries[MANIFEST].file_size > MAX_MANIFEST:
         raise LabError(f"The archive is none of `lab runs export`: it has no usable {MANIFEST}.")
-    try:
-        manifest = json.loads(archive.read(MANIFEST))
-        listed = {str(name): (int(size), str(digest)) for name, (size, digest) in manifest["files"].items()}
-        schema = manifest["schema"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"The archive's {MANIFEST} is broken: {error}.") from None
-    if schema != SCHEMA:
-        raise LabError(f"The archive has schema {schema!r}; this version reads {SCHEMA}.")
+    if any(e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in entries.values()):
+        raise LabError("The archive is none of `lab runs export`: it is packed in another way.")
+    listed = _read_manifest(archive)
     if set(listed) != set(entries) - {MANIFEST}:
         raise LabError(f"The archive holds other files than its {MANIFEST} lists.")
     for name, (size, _) in listed.items():
         _check_entry(entries[name], size)
-    if sum(size for size, _ in listed.values()) > MAX_BYTES:
-        raise LabError(f"The archive holds more than {MAX_BYTES // 2**30} GiB.")
+    _check_amount(sum(size for size, _ in listed.values()), packed)
+    if both := {str(folder) for name in listed for folder in PurePosixPath(name).parents} & set(listed):
+        raise LabError(f"The archive holds {min(both)[:80]!r} as a file and as a folder.")
     return listed
+
+
+def _read_manifest(archive: zipfile.ZipFile) -> dict[str, tuple[int, str]]:
+    try:
+        manifest = json.loads(archive.read(MANIFEST))
+        listed = {str(name): (size, str(digest)) for name, (size, digest) in manifest["files"].items()}
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LabError(f"The archive's {MANIFEST} is broken: {error}.") from None
+    if schema != SCHEMA:
+        raise LabError(f"The archive has schema {str(schema)[:40]!r}; this version reads {SCHEMA}.")
+    if not all(type(size) is int for size, _ in listed.values()):
+        raise LabError(f"The archive's {MANIFEST} is broken: a size is no whole number.")
+    return listed
+
+
+def _check_amount(total: int, packed: int) -> None:
+    """Refuse what unpacks to more than runs do, be it in one file or in many small ones."""
+    if total > MAX_BYTES:
+        raise LabError(f"The archive holds more than {MAX_BYTES // 2**30} GiB.")
+    if total > _HARMLESS and total > MAX_RATIO * packed:
+        raise LabError(f"The archive unpacks to {total // packed} times its size, which no runs do.")
 
 
 def _check_entry(entry: zipfile.ZipInfo, size: int) -> None:
     name = entry.filename
     parts = PurePosixPath(name).parts
     is_plain = name == "/".join(parts) and len(parts) > 1 and all(_PART.fullmatch(part) for part in parts)
-    if not is_plain or not _RUN_ID.fullmatch(parts[0]) or PurePosixPath(name).suffix not in SUFFIXES:
+    if not is_plain or not RUN_ID.fullmatch(parts[0]) or PurePosixPath(name).suffix not in SUFFIXES:
         raise LabError(f"The archive holds {name[:80]!r}, which is no file of a run.")
     mode = entry.external_attr >> 16
     if entry.is_dir() or (mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode)):
@@ -154,7 +202,7 @@ def _check_entry(entry: zipfile.ZipInfo, size: int) -> None:
     if entry.flag_bits & 1:
         raise LabError(f"The archive's {name[:80]!r} is encrypted.")
     if entry.file_size != size or (
-        entry.file_size > 2**20 and size > MAX_RATIO * max(1, entry.compress_size)
+        entry.file_size > _HARMLESS and size > MAX_RATIO * max(1, entry.compress_size)
     ):
         raise LabError(f"The archive's {name[:80]!r} has not the size that it says.")
 
@@ -166,6 +214,8 @@ def _unpack(
     there = [run for run in ids if (runs / run / "result.json").is_file()]
     new = [run for run in ids if run not in there]
     with writing_to(runs):
+        _check_room((size for name, (size, _) in listed.items() if name.partition("/")[0] in new), runs)
+        is_new = not runs.exists()
         runs.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=runs))
         try:
@@ -173,12 +223,26 @@ def _unpack(
                 if name.partition("/")[0] in new:
                     _extract(archive, name, size, digest, temporary)
             for run in new:
-                _check_run(temporary / run)
+                check_run(temporary / run, runs)
             for run in new:
                 _move(temporary / run, runs / run)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # it holds runs now
+                    runs.rmdir()
     return new, there
+
+
+def _check_room(sizes: Iterable[int], runs: Path) -> None:
+    """Refuse what does not fit on the disk, before half of it has filled that."""
+    need = sum(-(-size // _BLOCK) * _BLOCK for size in sizes)
+    free = shutil.disk_usage(next(path for path in (runs, *runs.parents) if path.exists())).free
+    if need > free:
+        raise LabError(
+            f"The archive's runs need {need / 2**20:,.1f} MiB, and {runs} has {free / 2**20:,.1f} MiB free; "
+            "free some space, or choose another folder with --runs."
+        )
 
 
 def _extract(archive: zipfile.ZipFile, name: str, size: int, digest: str, folder: Path) -> None:
@@ -186,8 +250,8 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int, digest: str, folder
     target = folder.joinpath(*PurePosixPath(name).parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     hashed, written = hashlib.sha256(), 0
-    with archive.open(name) as read, target.open("wb") as write:
-        while chunk := read.read(1 << 20):
+    with target.open("wb") as write:
+        for chunk in _chunks(archive, name):
             written += len(chunk)
             if written > size:
                 break
@@ -197,16 +261,10 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int, digest: str, folder
         raise LabError(f"The archive's {name!r} is not what its {MANIFEST} says: damaged, or changed.")
 
 
-def _check_run(folder: Path) -> None:
-    """Refuse a folder that calls itself a run and is none, or another one than its name says."""
-    try:
-        record = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-        weights = str(record["weights_id"])
-        is_finished = (folder / "result.json").is_file()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(f"The archive's {folder.name} has no readable experiment.json: {error}.") from None
-    if not is_finished or not folder.name.endswith(f"-{weights[:10]}"):
-        raise LabError(f"The archive's {folder.name} is not the finished run that its record speaks of.")
+def _chunks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    with _readable(), archive.open(name) as read:
+        while chunk := read.read(1 << 20):
+            yield chunk
 
 
 def _move(source: Path, target: Path) -> None:
@@ -242,6 +300,8 @@ def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = No
     from lab.paths import runs_dir
     from lab.store import find_run
 
+    if target.is_dir():
+        raise LabError(f"{target} is a folder; choose a file for the archive with --out.")
     folder = runs_dir(runs)
     found = with_what_they_rest_on([find_run(name, folder).path for name in names])
     pack_runs(found, target)
@@ -264,7 +324,7 @@ def with_what_they_rest_on(paths: Iterable[Path]) -> list[Path]:
         if path.name in found:
             continue
         found[path.name] = path
-        beside = [path.with_name(name) for name in references(path) if _RUN_ID.fullmatch(name)]
+        beside = [path.with_name(name) for name in references(path) if RUN_ID.fullmatch(name)]
         todo += [other for other in beside if RunFolder(other).finished]
     return [found[name] for name in sorted(found)]
 
@@ -284,4 +344,5 @@ def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str
     """
     from lab.paths import runs_dir
 
-    return unpack_runs(Path(archive).expanduser(), runs_dir(runs))
+    # unlike `Path.expanduser`, this leaves the name of a user that there is not as it is
+    return unpack_runs(Path(os.path.expanduser(archive)), runs_dir(runs))

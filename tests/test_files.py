@@ -4,7 +4,7 @@ import os
 import pytest
 
 from lab.errors import LabError
-from lab.files import writing_to
+from lab.files import write_json, write_text, writing_to
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EIO, errno.ENAMETOOLONG, errno.EBUSY])
@@ -44,3 +44,20 @@ def test_a_full_disk_is_told_as_one_whoever_finds_it(tmp_path, error):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="shapes do not fit"), writing_to(tmp_path):
         raise RuntimeError("shapes do not fit")
+
+
+def test_what_a_write_leaves_when_it_is_killed_has_a_name_that_is_looked_for(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "lab.files.put_in_place", lambda temporary, _: seen.append(os.path.basename(temporary))
+    )
+    write_json(tmp_path / "result.json", {})
+    assert seen[0].startswith(".result.json.")
+    assert seen[0].endswith(".tmp")
+
+
+def test_a_write_that_is_refused_leaves_nothing(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(LabError):
+        write_text(tmp_path / "x.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
