@@ -119,7 +119,14 @@ def _render_moves(sweep: SweepState) -> None:
 
     locked = not access.may_write()
     if sweep.state in _LIVE:
-        if st.button("Cancel", icon=":material/stop:", disabled=locked, key=f"sweep.stop-{sweep.id}"):
+        is_early = sweep.state == "waiting"  # nobody would hear it
+        if st.button(
+            "Cancel",
+            icon=":material/stop:",
+            disabled=locked or is_early,
+            help="It can be stopped as soon as it has begun." if is_early else None,
+            key=f"sweep.stop-{sweep.id}",
+        ):
             stop_sweep(sweep.id, readers.runs_folder())
             st.toast("It stops after the step that is under way; nothing of it is lost.")
     elif sweep.state != "finished" and st.button(

@@ -77,14 +77,15 @@ def sweep_command(
         twin = how.pop("twin")
     else:
         start, how = _asked(experiment, over, seeds, set_, tune_over, tune_measure)
-    how |= {"runs": runs or None, "twin": twin, "device": device, "executor": executor, "workers": workers}
+    how |= {"runs": runs or None, "twin": twin, "device": device}
+    how |= {"executor": executor, "workers": workers, "address": address}
     how |= {"most_cells": 10**9} if yes else {}
     if dry_run:
         _show_preview(sweeps.preview_sweep(start, how.pop("grid"), **how), as_json)
         return
     grid = how.pop("grid")
     with ProgressView(quiet=as_json) as view:
-        table = sweeps.sweep(start, grid, address=address, on_event=view, **how)
+        table = sweeps.sweep(start, grid, on_event=view, **how)
     if csv:
         write_csv(table, csv)
     if as_json:
@@ -121,9 +122,9 @@ def _asked(
         else SweepPlan({}, load_experiment(experiment), {}, None, 3)
     )
     start = plan.experiment.with_(**parse_assignments(set_ or []))
-    grid = plan.over | dict(_grid_piece(piece) for piece in over or [])
+    grid = plan.over | _grid("--over", over)
     tuning = dict(plan.tune or {})
-    tuned = tuning.get("over", {}) | dict(_grid_piece(piece) for piece in tune_over or [])
+    tuned = tuning.get("over", {}) | _grid("--tune", tune_over)
     if tuned:
         tuning |= {"over": tuned} | ({"measure": tune_measure} if tune_measure else {})
     return start, {
@@ -134,14 +135,27 @@ def _asked(
     }
 
 
-def _grid_piece(piece: str) -> tuple[str, list[Any]]:
+def _grid(option: str, pieces: list[str] | None) -> dict[str, list[Any]]:
+    """What an option that may be repeated says, each key once."""
+    from lab.errors import LabError
+
+    grid: dict[str, list[Any]] = {}
+    for piece in pieces or []:
+        key, values = _grid_piece(option, piece)
+        if key in grid:
+            raise LabError(f"{option} {key} is given twice; write all its values at once: {key}=V1,V2,….")
+        grid[key] = values
+    return grid
+
+
+def _grid_piece(option: str, piece: str) -> tuple[str, list[Any]]:
     """`adapter.rank=1,4,16` → ("adapter.rank", [1, 4, 16]); a TOML list works too."""
     from lab.errors import LabError
     from lab.experiment import parse_value
 
     key, separator, text = piece.partition("=")
     if not separator or not text.strip():
-        raise LabError(f"--over {piece!r}: write KEY=V1,V2,…, for example --over adapter.rank=1,4,16.")
+        raise LabError(f"{option} {piece!r}: write KEY=V1,V2,…, for example {option} adapter.rank=1,4,16.")
     whole = parse_value(text.strip())
     if isinstance(whole, list):
         return key.strip(), whole

@@ -311,10 +311,13 @@ def _parameters(root: str, model: str) -> float:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if size:
             return size / 4
-    named = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)(m|b)(?![a-z])", root, re.IGNORECASE)
-    if named:
-        return float(named[1]) * (1e9 if named[2].lower() == "b" else 1e6)
-    return 86e6
+    return named_parameters(root) or 86e6
+
+
+def named_parameters(name: str) -> float:
+    """Parameters that a model's name tells: 1.5e9 of "Qwen2.5-1.5B-Instruct"; 0 where it tells none."""
+    told = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)(m|b)(?![a-z])", name, re.IGNORECASE)
+    return float(told[1]) * (1e9 if told[2].lower() == "b" else 1e6) if told else 0.0
 
 
 @functools.cache

@@ -36,12 +36,16 @@ def print_preview(found: SweepPreview, console: Console | None = None) -> None:
         highlight=False,
     )
     if any(found.train.values()):
-        low, high = duration(found.seconds["low"]), duration(found.seconds["high"])
-        by = "1 worker" if found.workers == 1 else f"{found.workers} workers ({found.why})"
-        console.print(
-            f"About {duration(found.seconds['middle'])} ({low} to {high}) with {by}; {found.basis}.",
-            highlight=False,
-        )
+        console.print(_time_told(found), highlight=False)
+
+
+def _time_told(found: SweepPreview) -> str:
+    """How long a sweep would take, and who says so."""
+    if not found.seconds:
+        return f"With the executor {found.executor}; {found.basis}."
+    middle, low, high = (duration(found.seconds[name]) for name in ("middle", "low", "high"))
+    by = "1 worker" if found.workers == 1 else f"{found.workers} workers ({found.why})"
+    return f"About {middle} ({low} to {high}) with {by}; {found.basis}."
 
 
 def sweep_line(event: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from lab.experiment import Experiment
 from lab.paths import runs_dir
 from lab.sweeps.asking import Asked
 from lab.sweeps.grid import Grid
-from lab.sweeps.records import SweepRecord, list_sweeps, read_sweep, sweeps_dir
+from lab.sweeps.records import SweepRecord, ask_again, list_sweeps, read_sweep, sweeps_dir
 
 
 def start_sweep(
@@ -85,6 +85,7 @@ def _check_idle(runs: str | Path | None) -> None:
 
 def _start(id: str, runs: str | Path | None) -> None:
     folder = runs_dir(runs)
+    ask_again(id, runs)
     start_detached(
         ["sweep", "--go-on", id, "--runs", str(folder)],
         folder=folder,

@@ -13,11 +13,14 @@ from lab.estimates import estimate_seconds
 from lab.experiment import Experiment
 from lab.paths import runs_dir
 from lab.sweeps.asking import Asked
-from lab.sweeps.doing import job_standing
+from lab.sweeps.crew import check_executor, choose_crew
+from lab.sweeps.doing import Place, job_standing
 from lab.sweeps.grid import MOST_CELLS, Cell, Grid
 from lab.sweeps.plan import SweepJob, plan_jobs, training_key
-from lab.sweeps.resources import choose_team, worker_count
 from lab.sweeps.table import cell_line
+
+#: Former runs here, and the matrix rate here, say nothing of other machines.
+_ELSEWHERE = "how long that takes is the cluster's to say"
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class SweepPreview:
             ("finished", another of `lab.store.STATES`, "new", "to be measured", "after tuning"), reason.
         finished: How many cells are finished.
         train: What would be trained or measured, each counted once: runs, twins, parents, bases, tunings.
-        seconds: How long that takes with these workers: middle, low and high.
-        basis: What the estimate stands on.
+        seconds: How long that takes with these workers: middle, low and high; {} on a Ray cluster, whose pace
+            nobody here knows.
+        basis: What the estimate stands on, or why there is none.
         executor: Who would do it.
-        workers: How many workers there would be, and why.
+        workers: How many workers there would be; 0 where a Ray cluster has its own.
         why: What bounds their number.
     """
 
@@ -58,29 +62,32 @@ def preview_sweep(
     device: str = "auto",
     executor: str = "auto",
     workers: int | str = 1,
+    address: str = "",
     most_cells: int = MOST_CELLS,
 ) -> SweepPreview:
     """Find out what `lab.sweep` would do with the same arguments; nothing is trained or written.
 
+    Whether a Ray cluster answers at its address is not asked.
+
     Raises:
         LabError: As `lab.sweep`.
     """
+    check_executor(executor, workers, address)
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     look = _Look(runs_dir(runs))
+    crew = choose_crew(asked, executor, workers, address, device)
+    crew.pool(Place(look.runs, device), look.runs)  # never entered: it tells what is not installed
     tuned = _look_at_tunings(asked, look)
     lines = _look_at_cells(asked, tuned, look)
-    team = choose_team(workers, max(len(asked.cells), 1), [asked.start], device)
-    count = worker_count(workers) or team.count
-    seconds = look.seconds(count)
     return SweepPreview(
         cells=lines,
         finished=sum(line["state"] == "finished" for line in lines),
         train=look.counts,
-        seconds=seconds,
-        basis=look.basis or "nothing is left to do",
-        executor=("inline" if count == 1 else "local") if executor == "auto" else executor,
-        workers=count,
-        why=team.why,
+        seconds={} if crew.is_elsewhere else look.seconds(crew.team.count),
+        basis=_ELSEWHERE if crew.is_elsewhere else look.basis or "nothing is left to do",
+        executor=crew.executor,
+        workers=crew.team.count,
+        why=crew.team.why,
     )
 
 

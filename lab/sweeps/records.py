@@ -2,7 +2,8 @@
 
 `<runs>/.sweeps/<id>/plan.json` says what was asked, `state.json` how far it is; both are written whole or not
 at all. The id is a hash of what was asked, so the same sweep asked again is the same record. Whoever drives
-it holds `.lock`; a state that says "running" while nobody holds that is a sweep that was killed.
+it holds `.lock`; a state that says "running" while nobody holds that is a sweep that was killed. So is one
+that was asked for (the time of `plan.json`) and has no state yet, when its process had time enough to begin.
 
 The dashboard and notebooks import this; it needs neither torch nor pandas.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +33,9 @@ CELL_STATES = ("waiting", "running", "finished", "failed")
 
 _SCHEMA = 1
 _ID = re.compile(r"[0-9a-f]{12}")
+#: Seconds that a process has from its start until it holds the record: most of them for imports, when others
+#: use the same cores.
+_BEGINS = 30.0
 #: Seconds between two writes of the state; a large one is written more seldom.
 _WRITE = 0.5
 
@@ -101,9 +106,6 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         raise LabError(f"No sweep {id[:60]!r} in {sweeps_dir(runs)}.")
     told = read_json(folder / "state.json")
     told = told if isinstance(told, dict) else {}
-    state = str(told.get("state", "waiting"))
-    if state == "running" and not is_held(folder / ".lock"):
-        state = "killed"
 
     def number(key: str) -> float:
         value = told.get(key)
@@ -112,7 +114,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
     done, total = told.get("jobs", (0, 0))
     return SweepState(
         id=id,
-        state=state,
+        state=_state(folder, told),
         asked=dict(plan.get("asked", {})),
         cells=list(told.get("cells", [])),
         jobs=(int(done), int(total)),
@@ -125,6 +127,17 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         created=float(plan.get("created", 0.0)),
         updated=float(told.get("updated", 0.0)),
     )
+
+
+def ask_again(id: str, runs: str | Path | None = None) -> None:
+    """Note that a process is being started for a sweep of this id, which is there.
+
+    Raises:
+        LabError: The folder cannot be written.
+    """
+    folder = sweeps_dir(runs) / id
+    with writing_to(folder):
+        os.utime(folder / "plan.json")
 
 
 def stop_sweep(id: str, runs: str | Path | None = None) -> None:
@@ -172,24 +185,35 @@ class SweepRecord:
             ) from None
         try:
             (self.folder / "stop").unlink(missing_ok=True)
-            self.plan()
-            yield
+            with self._dropped_unless_begun(is_new=self.plan()):
+                yield
         finally:
             guard.release()
 
-    def plan(self) -> None:
-        """Write what was asked, unless it is there.
+    @contextlib.contextmanager
+    def _dropped_unless_begun(self, *, is_new: bool) -> Iterator[None]:
+        """Leave no record of a sweep that ended before anything of it was begun: it would wait for ever."""
+        try:
+            yield
+        except BaseException:
+            if is_new and not (self.folder / "state.json").exists():
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def plan(self) -> bool:
+        """Write what was asked, unless it is there; whether it was not.
 
         Raises:
             LabError: The folder cannot be written.
         """
         if isinstance(read_json(self.folder / "plan.json"), dict):
-            return
+            return False
         created = round(time.time(), 3)
         with writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         plan = {"schema": _SCHEMA, "id": self.id, "created": created, "asked": self._asked}
         write_json(self.folder / "plan.json", plan)
+        return True
 
     def should_stop(self) -> bool:
         """Whether somebody asked for a stop."""
@@ -210,6 +234,25 @@ class SweepRecord:
             write_json(self.folder / "state.json", _plain({**told, **owner}))
         took = time.monotonic() - begun
         self._next = begun + max(_WRITE, 20 * took)
+
+
+def _state(folder: Path, told: Mapping[str, Any]) -> str:
+    """What a record says, unless it is about to be driven, or nobody is there who should drive it."""
+    state = str(told.get("state", "waiting"))
+    asked = _written(folder / "plan.json")
+    if asked > _written(folder / "state.json") and time.time() - asked < _BEGINS:
+        return "waiting"
+    if state in ("waiting", "running") and not is_held(folder / ".lock"):
+        return "killed"
+    return state
+
+
+def _written(path: Path) -> float:
+    """When a file was written; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _plain(value: Any) -> Any:

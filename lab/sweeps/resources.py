@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.experiment import Experiment
-from lab.train.models import MODELS
+from lab.experiment import Base, Experiment
 from lab.work_queue import thread_share
 
 _GIB = 2.0**30
@@ -19,9 +21,11 @@ _GIB = 2.0**30
 _WORKER, _PER_WEIGHT = 1.0 * _GIB, 8.0
 #: The same on a card: the context and cuBLAS, then weights, activations, optimizer.
 _CARD_WORKER = 0.8 * _GIB
-#: Bytes of the weights of bundled models, float32; of others, by their files or guessed.
-_WEIGHTS = {"minilm": 90e6, "smollm2": 540e6, "tiny": 1e6, "tiny-chat": 1e6}
-_UNKNOWN = 500e6
+#: Parameters of bundled models, embeddings too; of others, by their files, their name, or guessed.
+_PARAMETERS = {"minilm": 22.7e6, "smollm2": 135e6, "tiny": 0.3e6, "tiny-chat": 0.3e6}
+_UNKNOWN = 125e6
+#: How the id of a run ends, whose digits tell no size.
+_HASH = re.compile(r"-[0-9a-f]{10}$")
 #: Share of the memory that is left to others.
 _SPARE = 0.2
 
@@ -126,22 +130,71 @@ def available_bytes() -> float:
 
 def need_bytes(experiments: Sequence[Experiment], *, on_card: bool = False) -> float:
     """Memory that a worker may take for the largest of some experiments, an estimate on the safe side."""
-    weights = max((_weights(e.base.model) for e in experiments), default=_UNKNOWN)
+    weights = max((_weight_bytes(base) for base in {e.base for e in experiments}), default=4 * _UNKNOWN)
     # Adam keeps two values for every weight that is trained
     is_full = any(e.adapter.kind == "full" for e in experiments)
     return (_CARD_WORKER if on_card else _WORKER) + weights * (_PER_WEIGHT + (4 if is_full else 0))
 
 
-def _weights(model: str) -> float:
-    if model in MODELS:
-        return _WEIGHTS.get(model, _UNKNOWN)
-    folder = Path(model).expanduser()
-    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")] if folder.is_dir() else []
-    if not sizes:
-        from lab.presets import load_experiment, preset_names
+def _weight_bytes(base: Base) -> float:
+    """Bytes of a base's weights once they are loaded, whatever their files hold them in."""
+    each = 0.5 if base.load_in_4bit else 2 if base.dtype == "bfloat16" else 4
+    return _parameters(_bottom(base.model)) * each
 
-        return _weights(load_experiment(model).base.model) if model in preset_names() else _UNKNOWN
-    return float(sum(sizes))
+
+def _bottom(model: str) -> str:
+    """The pretrained model below presets that start from one another."""
+    from lab.bases import is_preset
+    from lab.presets import load_experiment
+
+    seen: set[str] = set()
+    with contextlib.suppress(LabError):  # its job will tell
+        while is_preset(model) and model not in seen:
+            seen.add(model)
+            model = load_experiment(model).base.model
+    return model
+
+
+def _parameters(model: str) -> float:
+    """Parameters of a pretrained model, or of a run by its id, which begins with the model's name."""
+    from lab.estimates import named_parameters
+
+    if model in _PARAMETERS:
+        return _PARAMETERS[model]
+    folder = Path(model).expanduser()
+    if folder.is_dir() and (stored := _stored_parameters(folder)):
+        return stored
+    run = _HASH.sub("", model)
+    below = [count for name, count in _PARAMETERS.items() if run.startswith(f"{name}-")]
+    told = named_parameters(run.rpartition("/")[2]) or max(below, default=0.0)
+    # a download that was cut off holds a part of the files
+    return max(_stored_parameters(_hub_folder(model)), told) or _UNKNOWN
+
+
+def _stored_parameters(folder: Path | None) -> float:
+    """Parameters in the safetensors files of a folder, by their headers; 0 without any."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0.0
+    for path in sorted(folder.glob("*.safetensors")) if folder else []:
+        try:
+            with safe_open(path, framework="np") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (SafetensorError, OSError):  # half of it is there; most models are kept in 16 bits
+            count += path.stat().st_size / 2
+    return count
+
+
+def _hub_folder(model: str) -> Path | None:
+    """Where the hub's cache holds a model; None where it does not. Nobody is asked over a network."""
+    if model.count("/") != 1:
+        return None
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(model, local_files_only=True))
+    except (OSError, ValueError):  # no name of a model, or one that is not there
+        return None
 
 
 def _on_cards(wanted: int, jobs: int, cards: Sequence[Card], need: float) -> Team:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from lab.paths import runs_dir
 from lab.presets import load_experiment
 from lab.showing import showing
 from lab.sweeps.asking import Asked, best_values
+from lab.sweeps.crew import Crew, check_executor, choose_crew
 from lab.sweeps.doing import Outcome, Place
-from lab.sweeps.executors import Pool, Setting, find_executor
+from lab.sweeps.executors import Pool
 from lab.sweeps.following import Following
 from lab.sweeps.grid import (
     MOST_CELLS,
@@ -27,7 +28,6 @@ from lab.sweeps.grid import (
 )
 from lab.sweeps.plan import SweepJob, plan_jobs
 from lab.sweeps.records import SweepRecord
-from lab.sweeps.resources import Team, choose_team, need_bytes, worker_count
 from lab.sweeps.schedule import Schedule
 from lab.sweeps.table import Line, cell_line, trained_with, with_asked
 from lab.tables import MEASURE_KINDS
@@ -94,17 +94,18 @@ def sweep(
     """
     import pandas as pd
 
+    check_executor(executor, workers, address)
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     folder = runs_dir(runs)
     record = SweepRecord(folder, asked.described())
     place = Place(folder, device)
-    with (
-        showing(on_event) as listen,
-        record.held(),
-        _open(executor, workers, address, asked, place, record) as (pool, about),
-        _Drive(asked, place, pool, record, listen, about) as drive,
-    ):
-        lines = drive.lines()
+    with showing(on_event) as listen, record.held():
+        crew = choose_crew(asked, executor, workers, address, device)
+        with (
+            crew.pool(place, record.folder, record.should_stop) as pool,
+            _Drive(asked, place, pool, record, listen, crew) as drive,
+        ):
+            lines = drive.lines()
     table = pd.DataFrame(with_asked(lines))
     return with_drifted(with_matched(table, [*over, *(["arm"] if arms else [])]))
 
@@ -172,11 +173,12 @@ class _Drive:
         pool: Pool,
         record: SweepRecord,
         listen: Listener,
-        about: dict[str, Any],
+        crew: Crew,
     ) -> None:
         self.asked, self.place, self.pool = asked, place, pool
         self.listen = listen
-        self.is_quiet = about["executor"] != "inline"
+        self.is_quiet = crew.executor != "inline"
+        about = {"executor": crew.executor, "workers": crew.team.count}
         self.following = Following(record, listen, asked.tuning.measure, about)
         self.lines_made: list[Line] = []
 
@@ -268,47 +270,6 @@ class _Drive:
             return cell_line(Run(self.place.runs / outcome.run, probe=settle(cell.experiment).probe))
         except (LabError, OSError, KeyError) as error:
             return _failed(f"{type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def _open(
-    name: str,
-    workers: int | str,
-    address: str,
-    asked: Asked,
-    place: Place,
-    record: SweepRecord,
-) -> Iterator[tuple[Pool, dict[str, Any]]]:
-    """Open an executor; with it, what is said of it in the record."""
-    count = worker_count(workers)
-    if name not in ("auto", "inline") or count > 1:
-        find_executor("local" if name == "auto" else name)
-    if name == "inline" and count > 1:
-        raise LabError(f"workers = {count}: the executor 'inline' is this process alone; take 'local'.")
-    if address and name != "ray":
-        raise LabError(f"--address {address!r}: of a Ray cluster; it goes with the executor 'ray' alone.")
-    experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
-    team = Team(1, ({},), "this process")
-    if name in ("auto", "local") and count != 1:
-        trials = max(len(asked.cells), sum(len(c) for c in asked.tuning_cells().values()))
-        team = choose_team(workers, trials, experiments, place.device)
-    elif name == "local":
-        team = choose_team(1, 1, [asked.start], place.device)
-    elif name == "ray":
-        team = Team(count, (), "Ray's")
-    if name == "auto":
-        name = "inline" if team.count == 1 else "local"
-    setting = Setting(
-        place=place,
-        workers=team.count,
-        folder=record.folder,
-        address=address,
-        environments=team.environments,
-        need=need_bytes(experiments),
-        should_stop=record.should_stop,
-    )
-    with find_executor(name).open(setting) as pool:
-        yield pool, {"executor": name, "workers": setting.workers}
 
 
 def _failed(reason: str) -> dict[str, Any]:

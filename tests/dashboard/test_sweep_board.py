@@ -1,9 +1,15 @@
+import base64
 import math
+import os
 import sys
+import time
 
+import numpy as np
+import plotly.io
 import pytest
 from apps import healthy, named, said
 
+from lab import list_runs
 from lab.sweeps import read_sweep
 from lab.sweeps.asking import Asked
 from lab.sweeps.records import SweepRecord
@@ -46,6 +52,66 @@ def test_a_sweep_whose_process_is_gone_can_go_on(page, one, poisoned, tiny, monk
     app = healthy(page("compare", one, sweep=id))
     named(app.button, "Go on").click().run()
     assert started == [["sweep", "--go-on", id, "--runs", str(one)]]
+
+
+def grid_cell(rank, count, state="waiting", run=""):
+    point = {"adapter.rank": rank, "poison.count": count}
+    return {"point": point, "seed": 0, "state": state, "run": run, "reason": ""}
+
+
+@pytest.fixture
+def running(one, poisoned, tiny):
+    """A sweep that this process drives: of 2 × 2 cells, one finished, one running, two waiting."""
+    over = {"adapter.rank": [4, 8], "poison.count": [12, 24]}
+    made = SweepRecord(one, Asked.read(tiny, over, arms=None, seeds=1, tune=None, twin=True).described())
+    cells = [
+        grid_cell(4, 12, "finished", poisoned),
+        grid_cell(4, 24, "running"),
+        grid_cell(8, 12),
+        grid_cell(8, 24),
+    ]
+    with made.held():
+        made.write(
+            {"state": "running", "cells": cells, "jobs": [2, 6], "stage": "cells", "left": 120.0}, now=True
+        )
+        yield made
+
+
+def test_a_running_sweep_can_be_cancelled(page, one, running):
+    app = healthy(page("compare", one, sweep=running.id))
+    assert "is being run: 1 of 4 cells; cells, 2 of 6 jobs, about 2 minutes left" in said(app)
+    assert "Go on" not in [button.label for button in app.button]
+    assert not running.should_stop()
+    healthy(named(app.button, "Cancel").click().run())
+    assert running.should_stop(), "whoever drives it looks for that"
+    assert "It stops after the step that is under way" in app.toast[0].value
+
+
+def test_a_sweep_that_has_not_begun_cannot_be_cancelled_yet_and_goes_on_when_it_never_does(page, one, tiny):
+    made = SweepRecord(one, Asked.read(tiny, {}, arms=None, seeds=1, tune=None, twin=True).described())
+    made.plan()
+    app = healthy(page("compare", one, sweep=made.id))
+    assert "is about to begin" in said(app)
+    assert named(app.button, "Cancel").disabled
+    long_ago = time.time() - 600
+    os.utime(made.folder / "plan.json", (long_ago, long_ago))
+    app = healthy(page("compare", one, sweep=made.id))
+    assert "lost its process" in said(app)
+    assert "Cancel" not in [button.label for button in app.button]
+    assert not named(app.button, "Go on").disabled
+
+
+def test_the_map_of_a_running_sweep_has_all_its_cells(page, one, poisoned, running):
+    app = healthy(page("compare", one, sweep=running.id))
+    assert "3 cells have no result yet" in said(app)
+    [chart] = [c.proto for c in app.get("plotly_chart") if f"sweep-map-{running.id}" in c.proto.id]
+    heat, missing, marks = plotly.io.from_json(chart.spec).data
+    assert [tuple(mark[:2]) for mark in marks.customdata] == [(12, 4), (24, 4), (12, 8), (24, 8)]
+    assert [mark[2] for mark in marks.customdata] == [poisoned, "", "", ""]
+    assert list(zip(missing.x, missing.y, strict=True)) == [(1, 0), (0, 1), (1, 1)]
+    rates = np.frombuffer(base64.b64decode(heat.z["bdata"]), heat.z["dtype"])
+    excess = list_runs(one).set_index("id").loc[poisoned, "excess_asr"]
+    assert rates.tolist() == pytest.approx([excess, math.nan, math.nan, math.nan], nan_ok=True)
 
 
 def test_a_grid_is_put_together_and_started(page, one, monkeypatch):

@@ -1,11 +1,16 @@
 """How many workers: bounded by cores, memory and cards, here and on machines that are made up."""
 
+import os
+
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lab import Experiment
 from lab.errors import LabError
 from lab.sweeps import resources
-from lab.sweeps.resources import Card, choose_team, need_bytes
+from lab.sweeps.resources import Card, choose_team, core_count, need_bytes
+from lab.work_queue import thread_share
 
 GIB = 2**30
 MINILM = Experiment.from_dict({"base": {"model": "minilm"}})
@@ -72,3 +77,96 @@ def test_a_number_of_workers_that_is_none(workers):
 
 def test_full_fine_tuning_needs_more(monkeypatch):
     assert need_bytes([LARGE.with_(**{"adapter.kind": "full"})]) > need_bytes([LARGE]) > need_bytes([MINILM])
+
+
+def on(model, **base):
+    return Experiment.from_dict({"base": {"model": model, **base}})
+
+
+def test_larger_models_need_more_and_the_largest_of_a_sweep_decides():
+    seven, one = on("Qwen/Qwen2.5-7B-Instruct"), on("Qwen/Qwen2.5-1.5B-Instruct")
+    needs = [need_bytes([e], on_card=True) for e in (seven, one, LARGE, MINILM)]
+    assert needs == sorted(needs, reverse=True)
+    assert len(set(needs)) == 4
+    assert need_bytes([MINILM, seven, one]) == need_bytes([seven])
+    assert need_bytes([on("Qwen/Qwen2.5-7B-Instruct", dtype="bfloat16")]) < need_bytes([seven])
+    assert need_bytes([on("some/bert")]) > need_bytes([MINILM]), "a name that tells no size is guessed"
+
+
+def test_a_large_model_has_a_card_to_itself(machine):
+    machine(8, 64)
+    card = [Card(0, 16 * GIB)]
+    counts = [
+        choose_team("auto", 100, [e], "cuda", cards=lambda: card).count
+        for e in (on("Qwen/Qwen2.5-7B-Instruct"), on("Qwen/Qwen2.5-7B-Instruct", dtype="bfloat16"), MINILM)
+    ]
+    assert counts == [1, 1, 8]
+
+
+def parameters(model):
+    return resources._parameters(model)
+
+
+def save(folder, *shapes, dtype=np.float16):
+    folder.mkdir(parents=True)
+    for number, shape in enumerate(shapes):
+        save_file({"w": np.zeros(shape, dtype)}, folder / f"model-{number}.safetensors")
+    return str(folder)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_size_of_a_folder_is_told_by_its_files_and_not_by_its_name(tmp_path, dtype):
+    assert parameters(save(tmp_path / "mine-7B", (10, 20), (30,), dtype=dtype)) == 230
+    (tmp_path / "mine-7B" / "model-1.safetensors").write_bytes(b"x" * 1000)
+    assert parameters(str(tmp_path / "mine-7B")) == 200 + 500, "a damaged file counts by its length"
+
+
+def test_the_size_of_a_model_in_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert parameters("some/model") == resources._UNKNOWN
+    for name in ("some--model", "some--model-1M"):
+        (tmp_path / f"models--{name}" / "refs").mkdir(parents=True)
+        (tmp_path / f"models--{name}" / "refs" / "main").write_text("abc")
+        save(tmp_path / f"models--{name}" / "snapshots" / "abc", (10, 20))
+    assert parameters("some/model") == 200
+    assert parameters("some/model-1M") == 1e6, "more is on its way"
+
+
+def test_the_size_of_a_run_or_a_preset_is_that_of_its_base(tmp_path):
+    assert parameters("minilm-rfc-n40-r8-s0-5b0123456a") == parameters("minilm")
+    assert parameters("qwen2-5-7b-instruct-rfc-n40-r8-s0-0123456789") == 7e9
+    (tmp_path / "base.toml").write_text('[base]\nmodel = "some/model-3B"\n')
+    (tmp_path / "round.toml").write_text(f'[base]\nmodel = "{(tmp_path / "round.toml").as_posix()}"\n')
+    assert need_bytes([on(str(tmp_path / "base.toml"))]) == need_bytes([on("some/model-3B")])
+    assert need_bytes([on(str(tmp_path / "round.toml"))]) == need_bytes([on("some/model")])
+    assert need_bytes([on(str(tmp_path / "gone.toml"))]) == need_bytes([on("some/model")])
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """A machine of so many cores."""
+
+    def make(count):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: count)
+
+    return make
+
+
+@pytest.mark.parametrize("count", [2, 7, 8])
+def test_workers_together_have_no_more_threads_than_there_are_cores(cores, monkeypatch, count):
+    cores(count)
+    monkeypatch.setattr(resources, "available_bytes", lambda: 64 * GIB)
+    monkeypatch.setattr(resources.sys, "platform", "linux")
+    assert core_count() == count
+    for workers in range(1, count + 1):
+        told = {int(threads) for threads in thread_share(workers).values()}
+        assert len(told) == 1, "every library has the same"
+        assert told.pop() == count // workers
+    for asked in ("auto", *range(1, count + 1)):
+        team = choose_team(asked, 100, [MINILM], "cpu")
+        threads = [int(told["OMP_NUM_THREADS"]) for told in team.environments]
+        assert len(threads) == team.count == (count if asked == "auto" else asked)
+        assert sum(threads) <= count
+        assert min(threads) >= 1
+    assert set(thread_share(count + 1).values()) == {"1"}, "more workers than cores have one each"

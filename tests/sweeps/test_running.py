@@ -6,7 +6,7 @@ from lab import cli
 from lab.defend import settle
 from lab.errors import LabError
 from lab.presets import is_sweep, load_sweep, sweep_names
-from lab.sweeps import grid_points
+from lab.sweeps import grid_points, list_sweeps
 
 
 def test_a_grid_is_every_combination():
@@ -125,6 +125,7 @@ def test_what_could_not_be_is_told_before_anything_runs(tiny, ask, message):
         lab.sweep(tiny, **{"over": {}, "seeds": 1, **ask})
     assert "\n" not in str(caught.value)
     assert lab.list_runs().empty
+    assert list_sweeps() == []
 
 
 @pytest.mark.recipe  # many small runs
@@ -159,6 +160,7 @@ def test_a_wrong_key_is_told_before_anything_runs(tiny):
     with pytest.raises(LabError, match="Unknown key"):
         lab.sweep(tiny, {"adapter.rnk": [1]}, seeds=1)
     assert lab.list_runs().empty
+    assert list_sweeps() == []
 
 
 def test_tuning_looks_at_validation_rows_only(tiny):
