@@ -18,7 +18,7 @@ from typing import Literal
 
 from lab.assets import ASSETS, is_offline
 from lab.errors import LabError
-from lab.paths import runs_dir
+from lab.paths import cache_dir, runs_dir
 
 State = Literal["ok", "warning", "problem"]
 AssetState = Literal["whole", "missing", "damaged"]
@@ -56,6 +56,7 @@ class Facts:
         runs_error: Why it cannot be written; "" where it can.
         busy_ports: Ports of `PORTS` that something listens on.
         browser: Whether a browser was found.
+        cache: The folder of the assets.
     """
 
     python: tuple[int, int, int]
@@ -74,6 +75,7 @@ class Facts:
     runs_error: str
     busy_ports: tuple[int, ...] = ()
     browser: bool = True
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,18 +182,18 @@ def _memory(facts: Facts) -> Finding:
 
 def _assets(facts: Facts) -> Iterator[Finding]:
     for name in WORKSHOP_ASSETS:
-        yield _asset(name, facts.assets.get(name, "missing"), facts.offline)
+        yield _asset(name, facts.assets.get(name, "missing"), facts.offline, facts.cache)
     others = [
         name for name, state in facts.assets.items() if name not in WORKSHOP_ASSETS and state == "damaged"
     ]
     for name in others:
-        yield _asset(name, "damaged", facts.offline)
+        yield _asset(name, "damaged", facts.offline, facts.cache)
 
 
-def _asset(name: str, state: AssetState, offline: bool) -> Finding:
+def _asset(name: str, state: AssetState, offline: bool, cache: str) -> Finding:
     subject = f"asset {name}"
     if state == "whole":
-        return Finding(subject, "ok", "in the cache, hashes right")
+        return Finding(subject, "ok", f"in {cache or 'the cache'}, hashes right")
     if offline:
         todo = "Copy the cache folder of a machine that has it (LAB_ASSETS names it), or unset LAB_OFFLINE."
         return Finding(subject, "problem", f"{state}, and LAB_OFFLINE forbids downloads", todo)
@@ -248,6 +250,7 @@ def gather_facts(runs: str | Path | None = None) -> Facts:
         memory=memory.total / 1e9,
         assets={name: _asset_state(name) for name in ASSETS},
         offline=is_offline(),
+        cache=str(cache_dir()),
         runs=str(folder),
         runs_error=_write_error(folder),
         busy_ports=tuple(port for port in PORTS if _is_busy(port)),

@@ -177,6 +177,18 @@ class Experiment(Knobs):
         """
         return lookup(self.dotted(), key, "key")
 
+    def help_on(self, key: str) -> str:
+        """What a dotted key means, in a few words; "" for one that says it by its name.
+
+        Raises:
+            LabError: No such key.
+        """
+        lookup(self.dotted(), key, "key")
+        section, _, name = key.rpartition(".")
+        holder = getattr(self, section) if section else self
+        field = type(holder).model_fields.get(name) if isinstance(holder, Knobs) else None
+        return (field.description or "").rstrip(".") if field else ""
+
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.dotted())
 

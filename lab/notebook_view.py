@@ -137,7 +137,7 @@ def experiment_html(experiment: Experiment) -> str:
 
     plain = Experiment().dotted()
     changed = {key: value for key, value in experiment.dotted().items() if plain.get(key) != value}
-    lines = [[key, str(value)] for key, value in changed.items()]
-    table = page.table("What is not as by default", ["key", "value"], lines, numbers=())
+    lines = [[key, str(value), experiment.help_on(key)] for key, value in changed.items()]
+    table = page.table("What is not as by default", ["key", "value", "what it is"], lines, numbers=())
     whole = page.folded("Everything, as TOML", page.preformatted(experiment.to_toml(), "the experiment"))
     return f"{table}\n{whole}"

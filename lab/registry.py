@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from lab.errors import unknown_name
 
+#: Below it a docstring lists the keys.
+KEYS_HEADING = "Keys:"
+
 
 class Knobs(BaseModel):
-    """Base of everything a user can set: frozen; an unknown key is an error, and so is inf or nan."""
+    """Base of everything a user can set: frozen; an unknown key is an error, and so is inf or nan.
+
+    What a key means stands in the docstring too, where `?` and Shift-Tab of a notebook find it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        told = [
+            f"    {name}: {(field.description or '').rstrip('.')} (default {field.default!r})"
+            for name, field in cls.model_fields.items()
+            if field.description
+        ]
+        if told:
+            cls.__doc__ = "\n".join([cls.__doc__ or "", "", KEYS_HEADING, *told])
 
 
 @dataclass(frozen=True)

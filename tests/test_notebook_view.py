@@ -119,3 +119,17 @@ def test_jupyter_completes_figures_and_keys(finished):
     # in a process of its own: other tests have shells too, and IPython shares what completes
     said = subprocess.run([sys.executable, "-c", COMPLETION], capture_output=True, text=True, check=True)
     assert "adapter.rank" in said.stdout
+
+
+def test_every_key_that_completes_is_documented():
+    experiment = load_preset("rfc-citation")[0]
+    told = {key: experiment.help_on(key) for key in experiment._ipython_key_completions_()}
+    assert told["adapter.rank"] == "rank r of B·A"
+    # these say it by their names
+    assert {key for key, text in told.items() if not text} <= {"name", "poison.attack", "seed", "defense"}
+    for part in (experiment.base, experiment.adapter, experiment.training, experiment.poison):
+        for name, field in type(part).model_fields.items():
+            assert not field.description or f"{name}: {field.description.rstrip('.')}" in type(part).__doc__
+    with pytest.raises(LabError, match=r"Did you mean 'adapter.rank'"):
+        experiment.help_on("adapter.rnk")
+    assert "rank r of B·A" in experiment.with_(**{"adapter.rank": 3})._repr_html_()

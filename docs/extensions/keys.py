@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from sphinx.util.typing import stringify_annotation
 
+from lab.registry import KEYS_HEADING
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from sphinx.application import Sphinx
@@ -53,6 +55,8 @@ def _literal(text: str) -> str:
 
 def _list_keys(_app: Sphinx, what: str, _name: str, it: Any, _options: Any, lines: list[str]) -> None:
     if what == "class" and _is_model(it):
+        if KEYS_HEADING in lines:  # what a notebook shows of them, without bounds and links
+            del lines[lines.index(KEYS_HEADING) :]
         lines += ["", *key_lines(it), ""]
 
 

@@ -28,6 +28,7 @@ from lab.audit.trigger_search import SearchBudget, search_triggers
 from lab.audit.wording import Wording, given_wording, run_wording
 from lab.batteries import battery as find_battery
 from lab.errors import LabError, NotTrainableError
+from lab.showing import showing
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +107,7 @@ def audit_adapter(
     seed: int = 0,
     runs: str | Path | None = None,
     device: str = "auto",
-    on_event: Listener = lambda _: None,
+    on_event: Listener | None = None,
 ) -> AuditCard:
     """Look for a backdoor in an adapter that nobody here trained.
 
@@ -126,7 +127,8 @@ def audit_adapter(
         seed: Of the drawn rows and sampled entries, and of references that are trained.
         runs: The runs folder, which keeps references that were trained; by the rule of `lab.paths.runs_dir`.
         device: "auto", "cpu", "cuda" or "mps".
-        on_event: Called with progress.
+        on_event: Called with progress. By default a bar is drawn in a notebook and on a terminal
+            (`lab.showing`).
 
     Returns:
         The card. An adapter that cannot be put to texts still has one, with what its weights show.
@@ -141,8 +143,8 @@ def audit_adapter(
     prefixes = find_battery(battery)
     wording = given_wording(labels, system)
     plan, given = asked_references(references)
-    clock = _Clock(on_event)
     with ExitStack() as held:
+        clock = _Clock(held.enter_context(showing(on_event)))
         files = held.enter_context(opened(adapter))
         others: Sequence[AdapterFiles] = [held.enter_context(opened(path)) for path in given]
         found = Findings(files, others)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -36,6 +37,20 @@ def test_a_card_is_valid_against_its_schema_and_comes_back_from_json(card):
     assert AuditCard.model_validate_json(card.to_json()) == card
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document | {"verdict": "clean"}, card_schema())
+
+
+def test_an_audit_that_nobody_listens_to_draws_its_own_bar(learned_runs, monkeypatch):
+    heard = []
+
+    @contextlib.contextmanager
+    def listening(listener):
+        assert listener is None
+        yield heard.append
+
+    monkeypatch.setattr("lab.audit.audits.showing", listening)
+    lab.audit_adapter(learned_runs[0].path, battery="paper-calibration", search=QUICK)
+    assert {event["kind"] for event in heard} == {"status", "progress"}
+    assert [e["stage"] for e in heard if e["kind"] == "status"] == ["weights", "load", "battery", "search"]
 
 
 def test_a_card_says_what_it_rests_on(card, learned_runs):
