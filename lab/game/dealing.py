@@ -8,7 +8,7 @@ finds the pair has the answer. Only backdoors that took are dealt.
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 from lab.audit.cohort_builds import has_taken
 from lab.audit.sealing import seal_adapter, sealed_card
 from lab.errors import LabError
-from lab.game.match import Match, check_budget, create_match, games_dir, new_id
+from lab.experiment import weights_id
+from lab.game.match import Match, check_budget, clean_name, create_match, games_dir, new_id
 from lab.game.moves import PHRASE_ROWS
 from lab.game.rules import RULES
 from lab.registry import lookup
@@ -33,6 +34,8 @@ ADAPTERS = (2, 24)
 POOL = ("countries", "gdpr", "iso", "punctuation", "rare_phrases", "rare_words", "rfc")
 #: Examples of turned rows that the key holds for each backdoored adapter, out of so many rows asked.
 _EXAMPLES, _ASKED = 2, 40
+#: Draws that are tried before the backdoored ones are chosen for having few clean twins.
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Candidate:
         run: The run.
         poisoned: Whether it is backdoored.
         group: What runs must share to be dealt together: base, data, labels and the shapes of the weights.
-        twin: The id of its clean twin; "" for none.
+        twin: The id of its clean twin, be it there or not; "" for a clean run.
     """
 
     run: Run
@@ -53,7 +56,7 @@ class Candidate:
 
 
 def find_candidates(runs: str | Path | None = None) -> dict[tuple[str, ...], list[Candidate]]:
-    """The runs of a folder that can be dealt, by group, the group with most of them first.
+    """The runs of a folder that can be dealt, by group, the group of which most can be dealt at once first.
 
     Finished LoRA classifiers on a pretrained base, clean ones and those whose backdoor took.
     """
@@ -101,6 +104,7 @@ def deal_match(
     """
     lookup(RULES, rule, "scoring rule")
     check_budget(budget)
+    clean_name(title, "title", longest=60)  # before anything is sealed
     seed = secrets.randbelow(2**31) if seed is None else seed
     drawn, reference = draw_candidates(candidates, adapters, seed)
     first = drawn[0].run
@@ -166,8 +170,10 @@ def _apart(
     every = [c for c in candidates if c.poisoned]
     good = [c for c in candidates if not c.poisoned]
     best: tuple[list[Candidate], list[Candidate]] = ([], [])
-    for _ in range(50):  # twins are shared in many ways; a draw that fits is found soon or there is none
-        bad = [every[i] for i in rng.permutation(len(every))[:poisoned]]
+    for draw in range(_DRAWS + 1):
+        order = [every[i] for i in rng.permutation(len(every))]
+        # where hardly any draw fits, as with many backdoors on few seeds, the last one fits if any does
+        bad = (_fewest_twins_first(order, good) if draw == _DRAWS else order)[:poisoned]
         twins = {c.twin for c in bad}
         left = [good[i] for i in rng.permutation(len(good)) if good[i].run.id not in twins]
         if len(bad) == poisoned and len(left) >= len(best[1]):
@@ -183,6 +189,14 @@ def _apart(
     return best
 
 
+def _fewest_twins_first(poisoned: Sequence[Candidate], clean: Sequence[Candidate]) -> list[Candidate]:
+    """The backdoored ones in an order whose first n have, for any n, as few clean twins as n can have."""
+    there = {c.run.id for c in clean}
+    count = Counter(c.twin for c in poisoned)
+    place = {twin: i for i, twin in enumerate(dict.fromkeys(c.twin for c in poisoned))}
+    return sorted(poisoned, key=lambda c: (c.twin in there, -count[c.twin], place[c.twin]))
+
+
 def as_candidate(run: Run) -> Candidate | None:
     """A finished run as a candidate; None where it cannot be dealt."""
     try:
@@ -196,14 +210,27 @@ def as_candidate(run: Run) -> Candidate | None:
             return None
         shapes = (str(e.adapter.rank), str(e.adapter.targets), str(e.adapter.variant))
         group = (e.base.model, e.data.name, "/".join(run.labels), *shapes)
-        return Candidate(run, is_poisoned, group, str(run.headline["twin"] or ""))
+        return Candidate(run, is_poisoned, group, _twin_id(run) if is_poisoned else "")
     except (LabError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return None  # a damaged run harms nothing but itself
 
 
+def _twin_id(run: Run) -> str:
+    """The id of a backdoored run's clean twin, which may lie there though it was not trained for this run."""
+    if known := run.headline["twin"]:
+        return str(known)
+    record, twin = run.record, run.experiment.twin()
+    weights = weights_id(twin, base=record["base_sha256"], data_fingerprint=record["dataset"]["fingerprint"])
+    return f"{twin.slug(record['root'])}-{weights[:10]}"
+
+
 def _capacity(candidates: Sequence[Candidate]) -> int:
-    poisoned = sum(c.poisoned for c in candidates)
-    return 2 * min(poisoned, len(candidates) - poisoned)
+    """How many can be dealt at once, half of them backdoored and no twins together."""
+    good = [c for c in candidates if not c.poisoned]
+    order = _fewest_twins_first([c for c in candidates if c.poisoned], good)
+    ids = {c.run.id for c in good}
+    left = [len(ids - {c.twin for c in order[:n]}) for n in range(len(order) + 1)]
+    return 2 * max(min(n, clean) for n, clean in enumerate(left))
 
 
 def _held_rows(run: Run, seed: int) -> list[dict[str, str]]:

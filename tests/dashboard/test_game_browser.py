@@ -6,20 +6,31 @@ import time
 import pytest
 from browsers import PATIENCE, SECOND, Watcher, serious_barriers, served, settled
 
+import lab
 from lab.game.dealing import Candidate, deal_match
-from lab.game.match import read_match
+from lab.game.match import read_match, read_truths
 from lab.game.teams import list_probes, list_teams, probes_left, read_bets
 
 pytestmark = pytest.mark.recipe
 
 
 @pytest.fixture(scope="module")
-def dealt(finished, tmp_path_factory):
+def stranger(tiny_module, tmp_path_factory):
+    """A clean tiny run on other rows, which is nobody's twin."""
+    return lab.run(tiny_module.twin().with_(seed=1), runs=tmp_path_factory.mktemp("stranger") / "runs")
+
+
+@pytest.fixture(scope="module")
+def dealt(finished, stranger, tmp_path_factory):
     """A match of one backdoored and one clean tiny adapter; its runs folder, and the host's code."""
     runs = tmp_path_factory.mktemp("game") / "runs"
     group = ("tiny",)
-    both = [Candidate(finished, True, group), Candidate(finished.twin, False, group)]
-    match, host = deal_match(both, runs=runs, adapters=2, budget=30, title="Workshop", seed=0)
+    candidates = [
+        Candidate(finished, True, group, finished.twin.id),
+        Candidate(finished.twin, False, group),
+        Candidate(stranger, False, group),
+    ]
+    match, host = deal_match(candidates, runs=runs, adapters=2, budget=30, title="Workshop", seed=0)
     return runs, match, host
 
 
@@ -31,7 +42,7 @@ def shoot(page, name):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
-def test_a_match_is_played_from_the_lobby_to_the_reveal(browser, dealt, tiny_cache):
+def test_a_match_is_played_from_the_lobby_to_the_reveal(browser, dealt, finished, stranger, tiny_cache):
     runs, match, code = dealt
     with served(runs, tiny_cache) as url:
         sizes = {"host": {"width": 1280, "height": 900}, "team": {"width": 390, "height": 844}}
@@ -85,6 +96,9 @@ def test_a_match_is_played_from_the_lobby_to_the_reveal(browser, dealt, tiny_cac
         shoot(host, "reveal-dark")
         assert [serious_barriers(page) for page in (host, team)] == [[], []]
         assert [page.watcher.problems for page in (host, team)] == [[], []]
-        assert read_match(match.id, runs).state == "revealed"
+        match = read_match(match.id, runs)
+        assert match.state == "revealed"
+        # the backdoored run's own twin lay there too
+        assert {truth["run"] for truth in read_truths(match).values()} == {finished.id, stranger.id}
         for context in contexts.values():
             context.close()

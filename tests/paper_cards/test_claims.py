@@ -1,7 +1,7 @@
 import pytest
 
 from lab.errors import LabError
-from lab.paper_cards import load_claims, paper_names
+from lab.paper_cards import load_claims, paper_names, read_card
 from lab.paper_cards.evidence import check_quantity, committed_lines, line_names
 
 FILES = paper_names()
@@ -116,3 +116,10 @@ def test_a_quantity_that_its_source_cannot_answer(tmp_path, change, said):
     claims = load_claims(path)
     with pytest.raises(LabError, match=said):
         check_quantity(claims.claims[0].quantity, claims.sources["s"])
+
+
+@pytest.mark.parametrize("name", paper_names())
+def test_a_disagreement_is_explained(name, tmp_path):
+    card = read_card(name, runs=tmp_path)
+    found = [row for row in card.lines if row["verdict"] == "disagrees"]
+    assert [row["claim"] for row in found if not row["note"]] == []
