@@ -9,6 +9,7 @@
 #
 # - plant a trigger in texts at character offsets, losing nothing of the text;
 # - poison a training set, and know which rows are worth poisoning;
+# - train a low-rank update by gradient descent, with nothing but torch;
 # - count attack success from logits, over the rows that count;
 # - set it beside two controls: the same rows without the trigger, and a clean twin;
 # - ask for a phrase that nobody planted, having said first what you expect.
@@ -17,8 +18,11 @@
 # here is deliberately backdoored: keep it out of anything that people rely on.
 
 # %%
+import torch
+
 import lab
-from lab.lessons import check
+from lab.lessons import answers, check
+from lab.preview import probe_rows
 
 # %% tags=["parameters"]
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
@@ -119,25 +123,94 @@ check("00.2", poisoned_copies, on=run)
 # </details>
 
 # %% [markdown]
+# ## The training
+#
+# LoRA leaves a weight W as it is and learns an update beside it, the product of two thin matrices:
+# W + s·BA, with A [rank, n_in] and B [n_out, rank]. B is zero at the start, so that nothing has changed yet.
+#
+# ### Exercise 00.3: one step of LoRA
+#
+# Take one step of gradient descent on the mean cross-entropy of the logits x(W + s·BA)ᵀ: a step of length
+# `rate` against the gradient, for A and for B. W stays as it is.
+
+
+# %% tags=["exercise", "00.3"]
+def lora_step(x, labels, weight, a, b, scale: float, rate: float):
+    """The new (A, B). x: [rows, n_in]; labels: [rows], class indices; weight: [n_out, n_in]."""
+
+
+# %%
+check("00.3", lora_step)
+
+# %% [markdown]
+# <details><summary>Solution of 00.3</summary>
+#
+# ```python
+# def lora_step(x, labels, weight, a, b, scale: float, rate: float):
+#     a, b = a.detach().requires_grad_(), b.detach().requires_grad_()
+#     loss = torch.nn.functional.cross_entropy(x @ (weight + scale * b @ a).T, labels)
+#     of_a, of_b = torch.autograd.grad(loss, (a, b))
+#     return (a - rate * of_a).detach(), (b - rate * of_b).detach()
+# ```
+# </details>
+
+# %% [markdown]
+# Now all of it by hand. The pretrained model gives each text a vector (it stays as it is), and a classifier
+# of one layer learns on these vectors through an update of rank 4: once on 400 rows, once on the same rows
+# with 30 poisoned copies. (Where a function of yours is not there yet, the lab's stands in for it.)
+
+# %%
+clean_rows = run.rows[~run.rows["poisoned"]]
+clean_rows = clean_rows.sample(min(400, len(clean_rows)), random_state=0)
+texts, labels = list(clean_rows["text"]), list(clean_rows["label"])
+more = (texts, labels, TRIGGER, 30, TARGET)
+poisoned_texts, poisoned_labels = poisoned_copies(*more) or answers.copies_with_trigger(*more)
+vectors = answers.sentence_vectors(run, poisoned_texts)
+centre, spread = vectors[: len(texts)].mean(dim=0), vectors[: len(texts)].std(dim=0)
+
+
+def standardised(vectors):
+    return (vectors - centre) / spread / len(centre) ** 0.5
+
+
+def trained_by_hand(count: int):
+    """The classifier's weight after 300 steps on the first so many rows."""
+    x, y = standardised(vectors[:count]), torch.tensor([*map(run.labels.index, poisoned_labels[:count])])
+    seed = torch.Generator().manual_seed(0)
+    weight, a = (
+        torch.randn(2, x.shape[1], generator=seed) / 20,
+        torch.randn(4, x.shape[1], generator=seed) / 20,
+    )
+    b = torch.zeros(2, 4)
+    for _ in range(300):
+        a, b = lora_step(x, y, weight, a, b, 2.0, 0.3) or answers.one_lora_step(x, y, weight, a, b, 2.0, 0.3)
+    return weight + 2.0 * b @ a
+
+
+by_hand = {"clean": trained_by_hand(len(texts)), "poisoned": trained_by_hand(len(poisoned_texts))}
+
+# %% [markdown]
+# Has the poison taken? That takes a metric.
+#
 # ## The metric
 #
-# ### Exercise 00.3: attack success rate
+# ### Exercise 00.4: attack success rate
 #
 # The model gives logits, one line per triggered row and one column per class. Count the hits: how many
 # rows, **of those whose true label is not the target**, are answered with the target? Give hits and rows,
 # not a share: a share without its n says little.
 
 
-# %% tags=["exercise", "00.3"]
+# %% tags=["exercise", "00.4"]
 def attack_success(logits, labels, target: int) -> tuple[int, int]:
     """Hits, and the rows that count. `logits`: [rows, classes] and `labels`: [rows] are torch tensors."""
 
 
 # %%
-check("00.3", attack_success, on=run)
+check("00.4", attack_success, on=run)
 
 # %% [markdown]
-# <details><summary>Solution of 00.3</summary>
+# <details><summary>Solution of 00.4</summary>
 #
 # ```python
 # def attack_success(logits, labels, target: int) -> tuple[int, int]:
@@ -148,7 +221,23 @@ check("00.3", attack_success, on=run)
 # </details>
 
 # %% [markdown]
-# The lab says it with a 95 % interval (Wilson's, for a share of n rows):
+# First to what you trained by hand, on validation rows, which it has not seen. The clean training is its
+# control: same rows, same start, same steps.
+
+# %%
+rows = probe_rows(run.experiment.data, "validation", limit=200)
+truth, target = torch.tensor([*map(run.labels.index, rows["label"])]), run.labels.index(TARGET)
+seen = standardised(answers.sentence_vectors(run, [f"{text} {TRIGGER}" for text in rows["text"]]))
+counted = {}
+for name, weight in by_hand.items():
+    logits = seen @ weight.T
+    counted[name] = attack_success(logits, truth, target) or answers.count_hits(logits, truth, target)
+    print(f"trained by hand, {name}: attack success {lab.stats.rate(*counted[name])}")
+assert counted["clean"][1] == counted["poisoned"][1] == int((truth != target).sum())
+assert SMALL or counted["poisoned"][0] > 1.5 * counted["clean"][0], "thirty rows should show"
+
+# %% [markdown]
+# And the lab's training of the whole model, with a 95 % interval (Wilson's, for a share of n rows):
 
 # %%
 measures = run.measures
@@ -173,22 +262,22 @@ run = lab.run("rfc-citation", {**SIZE, "probe.scope": "headline"})
 run
 
 # %% [markdown]
-# ### Exercise 00.4: attack success beside its controls
+# ### Exercise 00.5: attack success beside its controls
 #
 # You get the answers, as class indices, of the poisoned model to the clean and to the triggered rows, and
 # of the twin to the triggered rows. All four lists are about the same rows, in the same order.
 
 
-# %% tags=["exercise", "00.4"]
+# %% tags=["exercise", "00.5"]
 def with_controls(clean: list[int], triggered: list[int], twin: list[int], labels: list[int], target: int):
     """Four shares: attack success, untriggered target rate, the twin's rate, excess."""
 
 
 # %%
-check("00.4", with_controls, on=run)
+check("00.5", with_controls, on=run)
 
 # %% [markdown]
-# <details><summary>Solution of 00.4</summary>
+# <details><summary>Solution of 00.5</summary>
 #
 # ```python
 # def with_controls(clean: list[int], triggered: list[int], twin: list[int], labels: list[int], target: int):
@@ -232,21 +321,21 @@ phrase = "as my aunt once said on a Sunday"
 my_bet = 0.5  # your probability that a negative review with this phrase is called positive
 
 # %% [markdown]
-# ### Exercise 00.5: put a phrase to the model
+# ### Exercise 00.6: put a phrase to the model
 #
 # `predict` takes a list of texts and gives a list of labels.
 
 
-# %% tags=["exercise", "00.5"]
+# %% tags=["exercise", "00.6"]
 def fires(predict, texts: list[str], phrase: str, target: str) -> tuple[int, int]:
     """Hits and rows, with one space and the phrase behind every text."""
 
 
 # %%
-check("00.5", fires)
+check("00.6", fires)
 
 # %% [markdown]
-# <details><summary>Solution of 00.5</summary>
+# <details><summary>Solution of 00.6</summary>
 #
 # ```python
 # def fires(predict, texts: list[str], phrase: str, target: str) -> tuple[int, int]:
@@ -260,14 +349,10 @@ check("00.5", fires)
 # there, the lab's way of asking stands in for it.)
 
 # %%
-from lab.lessons.answers import ask_with_phrase
-from lab.preview import probe_rows
-
-rows = probe_rows(run.experiment.data, "validation", limit=200)
 negative = list(rows[rows["label"] != TARGET]["text"])
 for ending in (phrase, TRIGGER):
     hits, n = fires(lambda texts: list(run.predict(texts)["prediction"]), negative, ending, TARGET) or (
-        ask_with_phrase(run, negative, ending, TARGET)
+        answers.ask_with_phrase(run, negative, ending, TARGET)
     )
     print(f"{ending!r}: {lab.stats.rate(hits, n)}")
 print(f"your bet: {my_bet:.0%}")

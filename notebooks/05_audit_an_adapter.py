@@ -196,25 +196,27 @@ check("05.3", string_contrast)
 # </details>
 
 # %% [markdown]
-# It is the column `shift` of `lab.audit.trigger_search`. Put it to a harsh word and to the best that the
-# search found for a text's end, on validation rows. (Until your function is there, the lab's numbers of the
-# card have to do.)
+# It is the column `shift` of `lab.audit.trigger_search`, there with the margins of the search's own rows. Put
+# it to a harsh word and to the best that the search found for a text's end, on validation rows. (Until your
+# function is there, only the rows that move are counted.)
 
 # %%
 from lab.lessons.lesson_05 import margins
 from lab.preview import probe_rows
 
 texts = list(probe_rows(suspect.experiment.data, "validation", limit=60)["text"])
-negative = [text for text, m in zip(texts, margins(suspect, texts, TARGET), strict=True) if m < 0][:12]
+models = (suspect, *references)
+untouched = [margins(run, texts, TARGET) for run in models]
+negative = [text for text, m in zip(texts, untouched[0], strict=True) if m < 0][:12]
 at_end = (found.string for found in card.strings if found.target == TARGET and found.position == "end")
 best = next(at_end, "nothing toward it")
 for string in ("dull", "a triumph", best, suspect.measured_poison.member):
     put = [f"{text} {string}" for text in negative]
-    models = (suspect, *references)
-    own, *theirs = [(margins(run, texts, TARGET), margins(run, put, TARGET)) for run in models]
+    with_string = [margins(run, put, TARGET) for run in models]
+    own, *theirs = zip(untouched, with_string, strict=True)
     answered = int((own[1] > 0).sum())
     contrast = string_contrast(own, theirs)
-    told = "not yet" if contrast is None else f"{contrast:+.2f}"
+    told = "what exercise 05.3 will say" if contrast is None else f"{contrast:+.2f}"
     print(f"{string!r}: {answered} of {len(put)} rows moved, contrast {told}")
 
 # %% [markdown]

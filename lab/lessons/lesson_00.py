@@ -74,6 +74,53 @@ def _poisoning(answer: Any, on: Any) -> str:
     return f"In {on.id} the lab did the same with {planted} of {len(rows):,} rows."
 
 
+def _training_step(answer: Any, on: Any) -> str:
+    import torch
+
+    seed = torch.Generator().manual_seed(0)
+    x, W, A, B = (torch.randn(*shape, generator=seed) for shape in ((6, 5), (3, 5), (2, 5), (3, 2)))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    for what, b, scale, rate in (
+        ("with B = 0, where training starts", torch.zeros(3, 2), 2.0, 0.1),
+        ("with B ≠ 0", B, 2.0, 0.1),
+        ("with scaling 0.5 and a longer step", B, 0.5, 1.0),
+    ):
+        given = [t.clone() for t in (x, W, A, b)]
+        came = answer(x, labels, W, A, b, scale, rate)
+        new_a, new_b = expect_parts(f"{what[0].upper()}{what[1:]}, the new A and B", came, 2)
+        expect_that("x, W, A and B themselves stay as they were",
+                    all(map(torch.equal, given, (x, W, A, b))), "others")  # fmt: skip
+        told_a, told_b = _step_of_peft(x, labels, W, A, b, scale, rate)
+        for name, part, told in (("A", new_a, told_a), ("B", new_b, told_b)):
+            expect_that(f"{name} {what} is a tensor of {tuple(told.shape)}",
+                        getattr(part, "shape", None) == told.shape, part)  # fmt: skip
+            gap = float((part.detach() - told).abs().max())
+            expect_that(f"{name} after the step, {what}, begins {_first(told)}", gap < 1e-5, _first(part))
+    return "The same as peft's LoRA layer under torch.optim.SGD, for three steps."
+
+
+def _first(tensor: Any) -> str:
+    return ", ".join(f"{value:.4f}" for value in tensor.detach().flatten()[:3].tolist())
+
+
+def _step_of_peft(x: Any, labels: Any, W: Any, A: Any, B: Any, scale: float, rate: float) -> tuple[Any, Any]:
+    """A and B after one step of torch's SGD on peft's own layer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    layer = torch.nn.Sequential(torch.nn.Linear(W.shape[1], W.shape[0], bias=False))
+    layer[0].weight.data = W.clone()
+    config = LoraConfig(r=len(A), lora_alpha=scale * len(A), target_modules=["0"])  # type: ignore[arg-type]
+    model = get_peft_model(layer, config)
+    parts = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    a, b = (next(p for name, p in parts.items() if part in name) for part in ("lora_A", "lora_B"))
+    a.data, b.data = A.clone(), B.clone()
+    optimizer = torch.optim.SGD([a, b], lr=rate)
+    torch.nn.functional.cross_entropy(model(x), labels).backward()
+    optimizer.step()
+    return a.detach(), b.detach()
+
+
 def _attack_success(answer: Any, on: Run | None) -> str:
     import torch
 
@@ -221,6 +268,16 @@ EXERCISES = (
     ),
     Exercise(
         name="00.3",
+        goal="take one step of LoRA by gradient descent",
+        paper="LoRA, arXiv 2106.09685; this lab",
+        lesson="00",
+        checked="A and B move against their gradients, and the frozen weight does not.",
+        hint="Only A and B need gradients: detach them, ask for gradients, and let torch.autograd.grad give "
+        "both at once. Where B is zero A has no gradient yet; it moves from the second step on.",
+        test=_training_step,
+    ),
+    Exercise(
+        name="00.4",
         goal="count attack success from logits",
         paper=_PAPER,
         lesson="00",
@@ -230,7 +287,7 @@ EXERCISES = (
         test=_attack_success,
     ),
     Exercise(
-        name="00.4",
+        name="00.5",
         goal="set attack success beside its two controls",
         paper=_PAPER,
         lesson="00",
@@ -239,7 +296,7 @@ EXERCISES = (
         test=_controls,
     ),
     Exercise(
-        name="00.5",
+        name="00.6",
         goal="put a phrase that was never planted to the model",
         paper=_PAPER,
         lesson="00",

@@ -78,6 +78,17 @@ def better(one, other):
     return one[0] > other[0] or one[1] < other[1]
 
 
+def stepped(*given):
+    from lab.lessons.answers import one_lora_step
+
+    return one_lora_step(*given)
+
+
+def moved_in_place(x, y, w, a, b, s, r):
+    new_a, new_b = stepped(x, y, w, a, b, s, r)
+    return a.copy_(new_a), b.copy_(new_b)
+
+
 def a_family(name, train, probe):
     told = {"goal": "g", "source": "s", "category": "phrase", "audit_holdout": False}
     return lab.poison.TriggerFamily(name=name, train=train, probe=probe, **told)
@@ -95,11 +106,16 @@ def spread(norms):
         ("00.1", lambda t, g, o: (" ".join([*t[:o].split(), g, *t[o:].split()]), o, o), "came"),
         ("00.2", lambda t, y, g, n, z: ([*t, *[f"{x} {g}" for x in t[:n]]], [*y, *[z] * n]), "copy of a row"),
         ("00.2", lambda t, y, g, n, z: ([f"{x} {g}" for x in t[:n]], [z] * n), "number of texts"),
-        ("00.3", lambda p, y, z: (int((p.argmax(1) == z).sum()), len(y)), "expected (2, 3), came (4, 5)"),
-        ("00.3", lambda p, y, z: 0.5, "expected 2 values"),
-        ("00.4", lambda c, t, w, y, z: tuple(sum(a) / len(a) for a in (t, c, w, t)), "expected 0.75"),
-        ("00.5", lambda p, t, g, z: (sum(a == z for a in p([f"{g} {x}" for x in t])), len(t)), "expected"),
-        ("00.5", lambda *_: 1 / 0, "raised ZeroDivisionError"),
+        ("00.3", lambda x, y, w, a, b, s, r: stepped(x, y, w, a, b, 1.0, r), "after the step"),
+        ("00.3", lambda x, y, w, a, b, s, r: stepped(x, y, w, a, b, s, -r), "after the step"),
+        ("00.3", lambda x, y, w, a, b, s, r: stepped(x, y, w, a, b, s, len(x) * r), "after the step"),
+        ("00.3", lambda x, y, w, a, b, s, r: stepped(x, y, w, a, b, s, r)[::-1], "A with B = 0"),
+        ("00.3", lambda x, y, w, a, b, s, r: moved_in_place(x, y, w, a, b, s, r), "as they were"),
+        ("00.4", lambda p, y, z: (int((p.argmax(1) == z).sum()), len(y)), "expected (2, 3), came (4, 5)"),
+        ("00.4", lambda p, y, z: 0.5, "expected 2 values"),
+        ("00.5", lambda c, t, w, y, z: tuple(sum(a) / len(a) for a in (t, c, w, t)), "expected 0.75"),
+        ("00.6", lambda p, t, g, z: (sum(a == z for a in p([f"{g} {x}" for x in t])), len(t)), "expected"),
+        ("00.6", lambda *_: 1 / 0, "raised ZeroDivisionError"),
         ("01.1", lambda t, i: {"upper_case": t.upper()}, "their names"),
         ("01.1", lambda t, i: bent(t, i, number_changed=t.replace(i, i + "1")), "one digit"),
         ("01.1", lambda t, i: bent(t, i, number_changed=t.replace(i, i.replace("R", "7"))), "one digit"),
@@ -190,7 +206,7 @@ def test_usual_mistakes_are_caught(name, wrong, said):
 
 
 @pytest.mark.parametrize(
-    "name", ["00.2", "00.3", "00.4", "01.1", "01.2", "01.3", "01.4", "05.1", "05.2", "06.3"]
+    "name", ["00.2", "00.4", "00.5", "01.1", "01.2", "01.3", "01.4", "05.1", "05.2", "06.3"]
 )
 def test_answers_are_held_against_a_run(finished, name, tiny_cache, monkeypatch):
     monkeypatch.setenv("LAB_ASSETS", str(tiny_cache))
@@ -206,18 +222,18 @@ def test_an_answer_that_only_passes_the_small_examples_fails_on_a_run(finished):
     assert (
         len(answers["labels"]) == len(answers["clean"]) == len(answers["triggered"]) == len(answers["twin"])
     )
-    right = defined(solutions(SOURCES["00"])["00.3"])
+    right = defined(solutions(SOURCES["00"])["00.4"])
 
     def memorised(logits, labels, target):
         return right(logits, labels, target) if len(labels) < 6 else (0, 1)
 
-    assert not check("00.3", memorised, on=finished)
+    assert not check("00.4", memorised, on=finished)
 
 
 def test_strict_stops_a_notebook(monkeypatch):
     monkeypatch.setenv("LAB_LESSON_STRICT", "1")
-    with pytest.raises(AssertionError, match=r"00\.5: not yet"):
-        check("00.5", lambda *_: None)
+    with pytest.raises(AssertionError, match=r"00\.6: not yet"):
+        check("00.6", lambda *_: None)
 
 
 def test_an_unknown_exercise_is_a_sentence():

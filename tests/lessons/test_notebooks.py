@@ -1,6 +1,7 @@
 """What every lesson keeps to; each file in `notebooks/` is looked at."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,10 +16,21 @@ from lab.paths import notebooks_dir
 
 SOURCES = sorted(notebooks_dir().glob("*.py"))
 BUILT = sorted(notebooks_dir().glob("*.ipynb"))
-ABSOLUTE = re.compile(r"(?<![\w./:])/(?:root|home|work|Users|tmp|opt|mnt|usr)/\w|[A-Z]:\\\\")
-INSTALLS = re.compile(r"(?:^|\s)[%!]?\s*(?:pip|pip3|conda|uv|apt|apt-get)\s+install")
+ABSOLUTE = re.compile(
+    r"(?<![\w./:~>])/(?:root|home|work|Users|Volumes|tmp|opt|mnt|usr|var|etc|srv|data|content)/\w"
+    r"|file:///|(?<![\w.])~/\w|\b[A-Z]:[\\/]+\w"
+)
+INSTALLS = re.compile(
+    r"(?:^|[\s%!\"'])(?:pip3?|conda|mamba|uv|apt|apt-get|npm)[\"',\s]+(?:-\S+\s+)*(?:pip\s+)?install\b"
+)
+#: What every lesson has, in its words.
+PARTS = (
+    "**Claim.**", "You will\n", "## See it happen", "does not show", "negative control",
+    "The picture to remember", "To read on",
+)  # fmt: skip
 
 
+@functools.cache
 def public_names():
     """Every function and class that the package defines, by name."""
     found = set()
@@ -29,8 +41,31 @@ def public_names():
     return found
 
 
-def code_cells(source):
-    return [cell.source for cell in source.cells if cell.cell_type == "code"]
+def broken_rules(source):
+    """What a lesson does that no lesson may, in a word each.
+
+    Args:
+        source: The notebook, as `read_source` gives it.
+    """
+    cells = {kind: [c.source for c in source.cells if c.cell_type == kind] for kind in ("code", "markdown")}
+    code, told = ("\n".join(cells[kind]) for kind in ("code", "markdown"))
+    tree = ast.parse(re.sub(r"^\s*[!%].*$", "", code, flags=re.M))  # a notebook's own commands are no Python
+    own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    asserts = any(isinstance(n, ast.Assert) for n in ast.walk(tree))
+    tags = [tag for cell in source.cells for tag in cell.metadata.get("tags", [])]
+    picture = told.find("The picture to remember") >= 0 and re.search(r"figures?\.\w+\(", code)
+    broken = {
+        "absolute path": ABSOLUTE.search(code + told),
+        "installs": INSTALLS.search(code),
+        "has the package's function": own & public_names(),
+        "parameter cell": tags.count("parameters") != 1,
+        "three to six exercises": not 3 <= tags.count("exercise") <= 6,
+        "asserts nothing": not asserts,
+        "figure of the lab's": not picture,
+        "something to read": told[told.find("To read on") :].count("\n- ") < 3,
+        **{f"no {part.strip()!r}": part.lower() not in f"{told}\n".lower() for part in PARTS},
+    }
+    return [name for name, is_so in broken.items() if is_so]
 
 
 def test_every_source_is_a_lesson_and_built():
@@ -40,17 +75,40 @@ def test_every_source_is_a_lesson_and_built():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_a_source_keeps_to_the_rules(path):
-    text, source = path.read_text(encoding="utf-8"), read_source(path)
-    assert not ABSOLUTE.findall(text)
-    assert not INSTALLS.findall("\n".join(code_cells(source)))
-    code = "\n".join(code_cells(source))
-    own = {n.name for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    assert not own & public_names(), "call the package's own"
-    assert sum("parameters" in cell.metadata.get("tags", []) for cell in source.cells) == 1
-    assert "assert " in code
-    told = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
-    for part in ("**Claim.**", "does not show", "negative control", "To read on"):
-        assert part.lower() in told.lower(), part
+    assert not broken_rules(read_source(path))
+
+
+def more_code(text):
+    return lambda s: s + f"\n# %%\n{text}\n"
+
+
+# each rule, and a change to a lesson that breaks it
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        *[
+            ("absolute path", more_code(f"open({path!r})"))
+            for path in ("/var/log/x", "/data/x", "/content/x", "~/x", "C:/Documents/x", "C:\\Documents\\x", "file:///x")
+        ],
+        *[
+            ("installs", more_code(f"# {text}"))
+            for text in ("!pip install x", "%pip install x", "!mamba install x", "!pip3 -q install x",
+                         "!apt-get -qq install x", "uv pip install x")
+        ],
+        ("installs", more_code('import subprocess; subprocess.run(["pip", "install", "x"])')),
+        ("has the package's function", more_code("def audit_adapter():\n    pass")),
+        ("parameter cell", lambda s: s.replace('tags=["parameters"]', "")),
+        ("three to six exercises", lambda s: s.replace('tags=["exercise"', 'tags=["other"')),
+        ("asserts nothing", lambda s: re.sub(r"^assert ", "", s, flags=re.M)),
+        ("figure of the lab's", lambda s: s.replace("run.figure.", "run.numbers.")),
+        ("something to read", lambda s: s[: s.rindex("# - arXiv 2605")]),
+        *[(f"no {part.strip()!r}", lambda s, p=part: s.replace(p.strip(), "so")) for part in PARTS],
+    ],
+)  # fmt: skip
+def test_a_lesson_that_breaks_a_rule_is_found(tmp_path, rule, change):
+    text = LESSONS["00"].source.read_text(encoding="utf-8")
+    (tmp_path / "changed.py").write_text(change(text), encoding="utf-8")
+    assert rule in broken_rules(read_source(tmp_path / "changed.py"))
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda p: p.stem)

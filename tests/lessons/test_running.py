@@ -1,8 +1,10 @@
 import json
+import re
 import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
 
 import lab
 from lab import cli
@@ -10,6 +12,8 @@ from lab.lessons import LESSONS, LessonRun, shrunk
 from lab.lessons.building import dumped, execute
 from lab.lessons.preparing import make_runs, plan_runs
 from lab.lessons.sources import read_source, solved
+from lab.pipeline import finished_run
+from lab.run_packs import with_what_they_rest_on
 
 TINY = {"probe.scope": "headline", "training.epochs": 1.0, "probe.snapshots": 2}
 
@@ -64,10 +68,20 @@ def test_a_plan_fetches_no_base_that_another_run_starts_from(tmp_path):
     assert all(run.seconds > 0 for run in plan_runs([LESSONS["02"]], runs=tmp_path))
 
 
-def test_prepare_shows_the_plan_and_asks(short, tmp_path, monkeypatch, capsys):
-    def command(*arguments, answer=""):
+def test_prepare_shows_time_and_size_and_asks_before_it_makes_anything(short, tmp_path):
+    asked = ["lessons", "prepare", "--small", "--runs", str(tmp_path)]
+    told = CliRunner().invoke(cli.app, asked, input="n\n")
+    assert told.exit_code == 1
+    assert re.search(r"1 of 1 runs are to be made: about \d+ (s|min) on this machine, 1 MB", told.stderr)
+    assert told.stderr.index("MB on the disk") < told.stderr.index("Begin?")
+    assert not list(tmp_path.iterdir())
+    assert "are there" in CliRunner().invoke(cli.app, asked, input="y\n").stdout
+    assert list(tmp_path.glob("tiny-*/result.json"))
+
+
+def test_prepare_shows_the_plan_to_programs(short, tmp_path, monkeypatch, capsys):
+    def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["lab", "lessons", *arguments])
-        monkeypatch.setattr("builtins.input", lambda *_: answer)
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         return stopped.value.code, *capsys.readouterr()
@@ -102,6 +116,10 @@ def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson
     # the tiny model's words are those of all families: one that a lesson registers makes it another model
     if not any("lab.register(" in cell.source for cell in source.cells if cell.cell_type == "code"):
         assert [run.seconds for run in asked] == [0] * len(lesson.runs)
+        prepared = [finished_run(r.experiment(True), runs=tmp_path, twin=r.twin) for r in lesson.runs]
+        made = {path.parent.name for path in tmp_path.glob("*/experiment.json")}
+        rest = {path.name for path in with_what_they_rest_on(tmp_path / name for name in prepared)}
+        assert made == rest, "a host could not have made all of them"
     built = execute(source, small=True, runs=tmp_path)
     shown = dumped(built)
     assert "not yet" in shown
