@@ -19,8 +19,8 @@ import pandas as pd
 import lab
 from lab.paper_cards import PaperClaims, load_claims
 from lab.paper_cards.passes import pass_path, pass_table
+from lab.paper_cards.reproducing import run_source
 
-SEEDS = 3
 DIGITS = 6
 
 
@@ -44,17 +44,7 @@ def write_tables(claims: PaperClaims, measured: list[str], runs: Path, folder: P
     """Write the table of each source as a sweep gives it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in measured:
-        source = claims.sources[name]
-        plan = source.plan()
-        table = lab.sweep(
-            plan.experiment,
-            plan.over,
-            arms=plan.arms,
-            seeds=SEEDS,
-            tune=plan.tune,
-            runs=runs,
-            twin=source.twin,
-        )
+        table = run_source(claims.sources[name], runs=runs)
         table.to_csv(folder / f"{name}.csv", index=False)
         sys.stdout.write(f"wrote {name}.csv: {len(table)} cells\n")
 

@@ -53,7 +53,12 @@ class BaseSource:
     @property
     def short(self) -> str:
         """A short name for run folders: the pretrained model's, and what was planted in it."""
-        return f"{self.root}-{getattr(self.poison, 'family', 'clean')}_base" if self.run else self.root
+        return poisoned_name(self.root, getattr(self.poison, "family", "clean")) if self.run else self.root
+
+
+def poisoned_name(root: str, family: str) -> str:
+    """What a run as a base is called: the pretrained model, and the family that was planted in it."""
+    return f"{root}-{family}_base"
 
 
 def find_base(model: str, runs: Path) -> BaseSource:

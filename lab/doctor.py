@@ -18,6 +18,7 @@ from typing import Literal
 
 from lab.assets import ASSETS, is_offline
 from lab.errors import LabError
+from lab.files import nearest_folder
 from lab.paths import cache_dir, runs_dir
 
 State = Literal["ok", "warning", "problem"]
@@ -245,7 +246,7 @@ def gather_facts(runs: str | Path | None = None) -> Facts:
         threads=threads,
         cores=psutil.cpu_count() or 1,
         lacking=lacking_requirements(),
-        disk_free=shutil.disk_usage(_existing(folder)).free / 1e9,
+        disk_free=shutil.disk_usage(nearest_folder(folder)).free / 1e9,
         memory_free=memory.available / 1e9,
         memory=memory.total / 1e9,
         assets={name: _asset_state(name) for name in ASSETS},
@@ -313,15 +314,10 @@ def _asset_state(name: str) -> AssetState:
     return "damaged"
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next((path for path in (folder, *folder.parents) if path.is_dir()), Path.cwd())
-
-
 def _write_error(folder: Path) -> str:
     """Why nothing can be written there; "" where something can. A missing folder is not made."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(folder)):
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             return ""
     except OSError as error:
         return error.strerror or "cannot be written"

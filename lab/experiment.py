@@ -245,6 +245,17 @@ class Experiment(Knobs):
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:60]
 
 
+def run_id(experiment: Experiment, base: str, weights: str) -> str:
+    """What a run's folder is called.
+
+    Args:
+        experiment: As for `weights_id`.
+        base: What to call the base.
+        weights: The id of its weights.
+    """
+    return f"{experiment.slug(base)}-{weights[:10]}"
+
+
 def weights_id(experiment: Experiment, *, base: str, data_fingerprint: str, template: str = "") -> str:
     """The content hash of everything that changes the trained weights, as 64 hex digits.
 

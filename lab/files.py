@@ -70,6 +70,11 @@ def is_held(lock: str | Path) -> bool:
     return False
 
 
+def nearest_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next((path for path in (folder, *folder.parents) if path.is_dir()), Path.cwd())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: whole under its name, or not at all."""
     with writing_to(path.parent):

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lab.bases import poisoned_name
 from lab.errors import LabError
-from lab.experiment import Experiment, Probe, weights_id
+from lab.experiment import Experiment, Probe, run_id, weights_id
 
 #: Bytes of each of a run's small files, which are read as a whole.
 MAX_RECORD = 16 * 2**20
@@ -163,5 +164,5 @@ def _weights_id(experiment: Experiment, record: _Record, base: _Record | None) -
 
 
 def _run_id(experiment: Experiment, record: _Record, base: _Record | None, weights: str) -> str:
-    planted = base.measured_poison.get("family", "clean") if base else ""
-    return f"{experiment.slug(f'{record.root}-{planted}_base' if base else record.root)}-{weights[:10]}"
+    short = poisoned_name(record.root, base.measured_poison.get("family", "clean")) if base else record.root
+    return run_id(experiment, short, weights)

@@ -23,7 +23,7 @@ from lab.defend import (
     weight_edits,
 )
 from lab.errors import LabError
-from lab.experiment import Experiment, weights_id
+from lab.experiment import Experiment, run_id, weights_id
 from lab.paths import runs_dir
 from lab.poison import in_letters, poison_rows, resolve_count
 from lab.prepare_checks import adds_no_token, check_edits, check_labels, check_triggers
@@ -274,7 +274,7 @@ def _weights_id(experiment: Experiment, base: BaseSource, corpus: Corpus, readin
 
 
 def _run_id(experiment: Experiment, base: BaseSource, corpus: Corpus, reading: Reading) -> str:
-    return f"{experiment.slug(base.short)}-{_weights_id(experiment, base, corpus, reading)[:10]}"
+    return run_id(experiment, base.short, _weights_id(experiment, base, corpus, reading))
 
 
 def _template_of(reading: Reading) -> str:

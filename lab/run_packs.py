@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lab.errors import LabError
-from lab.files import writing_to
+from lab.files import nearest_folder, writing_to
 from lab.packed_records import RUN_ID, check_run
 
 SCHEMA = 1
@@ -237,7 +237,7 @@ def _unpack(
 def _check_room(sizes: Iterable[int], runs: Path) -> None:
     """Refuse what does not fit on the disk, before half of it has filled that."""
     need = sum(-(-size // _BLOCK) * _BLOCK for size in sizes)
-    free = shutil.disk_usage(next(path for path in (runs, *runs.parents) if path.exists())).free
+    free = shutil.disk_usage(nearest_folder(runs)).free
     if need > free:
         raise LabError(
             f"The archive's runs need {need / 2**20:,.1f} MiB, and {runs} has {free / 2**20:,.1f} MiB free; "

@@ -19,7 +19,7 @@ import numpy as np
 from lab.audit.cohort_builds import has_taken
 from lab.audit.sealing import seal_adapter, sealed_card
 from lab.errors import LabError
-from lab.experiment import weights_id
+from lab.experiment import run_id, weights_id
 from lab.game.match import Match, check_budget, clean_name, create_match, games_dir, new_id
 from lab.game.moves import PHRASE_ROWS
 from lab.game.rules import RULES
@@ -221,7 +221,7 @@ def _twin_id(run: Run) -> str:
         return str(known)
     record, twin = run.record, run.experiment.twin()
     weights = weights_id(twin, base=record["base_sha256"], data_fingerprint=record["dataset"]["fingerprint"])
-    return f"{twin.slug(record['root'])}-{weights[:10]}"
+    return run_id(twin, record["root"], weights)
 
 
 def _capacity(candidates: Sequence[Candidate]) -> int:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from lab.record import Run
 
-#: Texts that are put to a model at once, and their longest in tokens.
-_AT_ONCE, _LONGEST = 32, 128
+#: Tokens of a text that a vector is made of.
+_LONGEST = 128
 
 
 def ask_with_phrase(run: Run, texts: Sequence[str], phrase: str, target: str) -> tuple[int, int]:
@@ -135,15 +135,13 @@ def sentence_vectors(run: Run, texts: Sequence[str]) -> torch.Tensor:
     """
     import torch
 
-    from lab.tokens import pad
+    from lab.tokens import EVALUATION_TOKENS, by_length, pad, token_ids
     from lab.train.models import load_base
 
     base = load_base(run.experiment.base, run.labels, seed=0, device=torch.device("cpu"))
-    ids = base.tokenizer(list(texts), truncation=True, max_length=_LONGEST)["input_ids"]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    ids = token_ids(base.tokenizer, texts, _LONGEST)
     out = torch.zeros(len(ids), int(base.model.config.hidden_size))
-    for start in range(0, len(order), _AT_ONCE):
-        part = order[start : start + _AT_ONCE]
+    for part in by_length([len(row) for row in ids], EVALUATION_TOKENS):
         inputs = pad([ids[i] for i in part], int(base.tokenizer.pad_token_id))
         with torch.inference_mode():
             last = base.model.base_model(**inputs).last_hidden_state

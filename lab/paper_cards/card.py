@@ -172,17 +172,6 @@ class Card:
     def to_markdown(self) -> str:
         """The card as a section with one table, for a README; nothing in it is read as markup but its own."""
         paper = self.claims.paper
-        head = ["claim", "the paper's", "here [95 %], n", "where", "verdict"]
-        lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
-        for line in self.lines:
-            cells = [
-                title(line),
-                f"{line['paper']} ({line['place']})",
-                f"{line['measured']}: {number(line)}" if has_number(line) else "–",
-                held(line),
-                str(line["verdict"]),
-            ]
-            lines.append(f"| {' | '.join(map(_cell, cells))} |")
         notes = [
             f"- {_plain(line['says'])} *{line['verdict']}*: {_plain(line['note'])}"
             for line in self.lines
@@ -196,13 +185,28 @@ class Card:
                 "",
                 f"Theirs: {_plain(paper.theirs)}. Ours: {_plain(paper.ours)}. **{_plain(self.summary)}**",
                 "",
-                *lines,
+                *self.markdown_table(),
                 "",
                 RULE,
                 *(["", *notes] if notes else []),
                 "",
             ]
         )
+
+    def markdown_table(self) -> list[str]:
+        """The lines of its table alone."""
+        head = ["claim", "the paper's", "here [95 %], n", "where", "verdict"]
+        lines = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
+        for line in self.lines:
+            cells = [
+                title(line),
+                f"{line['paper']} ({line['place']})",
+                f"{line['measured']}: {number(line)}" if has_number(line) else "–",
+                held(line),
+                str(line["verdict"]),
+            ]
+            lines.append(f"| {' | '.join(map(_cell, cells))} |")
+        return lines
 
     def to_html(self) -> str:
         """The card as one HTML document that makes no request."""

@@ -198,6 +198,14 @@ class PaperClaims(_Part):
         """The tier that answers a claim; "" for a claim that nothing here answers."""
         return self.sources[claim.quantity.source].tier if claim.quantity else ""
 
+    def measures(self) -> dict[str, list[str]]:
+        """The measures that claims ask of each source, each once; a source that no claim asks is left out."""
+        asked: dict[str, list[str]] = {}
+        for quantity in filter(None, (claim.quantity for claim in self.claims)):
+            own = asked.setdefault(quantity.source, [])
+            own += [m for m in (quantity.measure, quantity.minus_measure) if m and m not in own]
+        return asked
+
 
 def paper_names() -> list[str]:
     """The papers that have a file of claims, sorted."""

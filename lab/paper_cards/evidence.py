@@ -93,9 +93,7 @@ def _cells_here(claims: PaperClaims, listing: pd.DataFrame, runs: Path, name: st
     if listing.empty:
         return listing
     cells = finished_cells(claims.sources[name], listing)
-    asked = [c.quantity for c in claims.claims if c.quantity and c.quantity.source == name]
-    has_families = any({q.measure, q.minus_measure} & set(FAMILY_MEASURES) for q in asked)
-    return with_families(cells, runs) if has_families else cells
+    return with_families(cells, runs) if set(claims.measures()[name]) & set(FAMILY_MEASURES) else cells
 
 
 def _answer(quantity: Quantity, here: Cells, committed: _Committed) -> Evidence:

@@ -47,7 +47,9 @@ def pass_table(claims: PaperClaims, listing: pd.DataFrame, runs: Path) -> pd.Dat
     import pandas as pd
 
     lines: list[dict[str, Any]] = []
-    for name, measures in _asked(claims).items():
+    for name, measures in claims.measures().items():
+        if not claims.sources[name].runs:
+            continue
         cells = with_families(finished_cells(claims.sources[name], listing), runs)
         kept = [c for m in measures for c in (m, f"{m}.n") if c in cells]
         lines += [
@@ -69,17 +71,6 @@ def read_pass(arxiv: str) -> dict[str, pd.DataFrame]:
     table = pd.concat([table, points.astype(object)], axis=1)
     # what one source sweeps, another has no value for
     return {str(name): own.dropna(axis=1, how="all") for name, own in table.groupby("source", sort=False)}
-
-
-def _asked(claims: PaperClaims) -> dict[str, list[str]]:
-    """The measures that claims ask of each source that can be run, each once."""
-    asked: dict[str, list[str]] = {}
-    for claim in claims.claims:
-        quantity = claim.quantity
-        if quantity and claims.sources[quantity.source].runs:
-            own = asked.setdefault(quantity.source, [])
-            own += [m for m in (quantity.measure, quantity.minus_measure) if m and m not in own]
-    return asked
 
 
 def _told(cell: Mapping[Any, Any], runs: Path) -> dict[str, Any]:

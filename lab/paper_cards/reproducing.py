@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIERS = ("cpu", "gpu")
-_SEEDS = 3
+#: How many seeds a pass has.
+SEEDS = 3
 #: What the estimates of `data/claims` are for: two cores, each training on one.
 _CORES = 2
 
@@ -47,7 +48,7 @@ def reproduce_paper(
     paper: str | Path,
     *,
     tier: str = "cpu",
-    seeds: int = _SEEDS,
+    seeds: int = SEEDS,
     run: bool = True,
     runs: str | Path | None = None,
     device: str = "auto",
@@ -154,7 +155,7 @@ def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> 
 
 def _asked(claims: PaperClaims, tier: str) -> dict[str, Source]:
     """The sources of a tier that can be run and that a claim rests on."""
-    used = {claim.quantity.source for claim in claims.claims if claim.quantity}
+    used = claims.measures()
     return {n: s for n, s in claims.sources.items() if s.runs and s.tier == tier and n in used}
 
 
@@ -163,7 +164,7 @@ def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame) -> Step:
     cells = math.prod(map(len, plan.over.values())) * len(plan.arms or {"": {}}) * seeds
     done = finished_cells(source, listing) if len(listing) else listing
     missing = cells - (int((done["seed"] < seeds).sum()) if len(done) else 0)
-    minutes = source.core_minutes / _CORES * seeds / _SEEDS * missing / cells
+    minutes = source.core_minutes / _CORES * seeds / SEEDS * missing / cells
     return Step(name, cells, missing, minutes if source.core_minutes else math.nan)
 
 
@@ -184,27 +185,33 @@ def run_sources(
         By source, what failed, in a sentence; {} where all went well.
     """
     from lab.store import list_runs
-    from lab.sweeps import sweep
 
     todo = [s for s in steps(claims, tier, seeds, list_runs(runs)) if s.missing]
     failures: dict[str, str] = {}
     for number, step in enumerate(todo):
         listen({"kind": "source", "name": step.name, "done": number, "total": len(todo)})
-        source = claims.sources[step.name]
-        plan = source.plan()
-        table = sweep(
-            plan.experiment,
-            plan.over,
-            arms=plan.arms,
-            seeds=seeds,
-            tune=plan.tune,
-            runs=runs,
-            twin=source.twin,
-            on_event=listen,
-            **how,
-        )
+        table = run_source(claims.sources[step.name], seeds, runs=runs, on_event=listen, **how)
         failures.update(_failed(step.name, table.to_dict("records")))
     return failures
+
+
+def run_source(source: Source, seeds: int = SEEDS, **how: Any) -> pd.DataFrame:
+    """Run the cells of a source that are not finished, and read the others.
+
+    Args:
+        source: One that can be run.
+        seeds: How many.
+        **how: Further arguments of `lab.sweep`: runs, device, workers and on_event.
+
+    Returns:
+        The table of `lab.sweep`.
+    """
+    from lab.sweeps import sweep
+
+    plan = source.plan()
+    return sweep(
+        plan.experiment, plan.over, arms=plan.arms, seeds=seeds, tune=plan.tune, twin=source.twin, **how
+    )
 
 
 def _failed(name: str, cells: Sequence[Mapping[Any, Any]]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.sweeps.asking import Asked
 from lab.sweeps.doing import Place
-from lab.sweeps.executors import Pool, Setting, find_executor
+from lab.sweeps.executors import Pool, Setting, find_executor, split_address
 from lab.sweeps.resources import Team, choose_team, core_count, need_bytes, worker_count
 
 
@@ -76,8 +76,8 @@ def check_executor(name: str, workers: int | str, address: str) -> None:
     if address and name != "ray":
         raise LabError(f"--address {address!r}: of a Ray cluster; it goes with the executor 'ray' alone.")
     # an executor asks whether somebody answers there; a dry run asks nobody
-    if address not in ("", "auto") and not _is_address(address):
-        raise LabError(f"--address {address!r}: write auto or HOST:PORT, for example 10.0.0.1:6379.")
+    if address not in ("", "auto"):
+        split_address(address)
 
 
 def choose_crew(asked: Asked, name: str, workers: int | str, address: str, device: str) -> Crew:
@@ -101,8 +101,3 @@ def choose_crew(asked: Asked, name: str, workers: int | str, address: str, devic
     trials = max(len(asked.cells), sum(len(cells) for cells in asked.tuning_cells().values()))
     team = choose_team(workers, trials, experiments, device)
     return Crew("inline" if name == "auto" and team.count == 1 else "local", team, "", need)
-
-
-def _is_address(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    return bool(host.strip("[]")) and "/" not in host and port.isdecimal() and 0 < int(port) < 65536

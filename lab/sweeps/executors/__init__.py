@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab.errors import LabError
 from lab.registry import Entry, lookup
 from lab.sweeps.doing import Outcome, Place
 from lab.sweeps.plan import SweepJob
@@ -58,6 +59,19 @@ class Pool(Protocol):
             KeyboardInterrupt: Likewise.
         """
         ...
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of a Ray cluster's address; nobody is asked.
+
+    Raises:
+        LabError: It is no HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise LabError(f"--address {address!r}: write auto or HOST:PORT, for example 10.0.0.1:6379.")
+    return host, int(port)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.files import write_text
 from lab.run_packs import pack_runs, unpack_runs, with_what_they_rest_on
 from lab.sweeps.doing import Outcome, Place, do_job, job_standing
-from lab.sweeps.executors import Setting
+from lab.sweeps.executors import Setting, split_address
 from lab.sweeps.plan import SweepJob
 from lab.sweeps.resources import core_count
 from lab.sweeps.schedule import Schedule
@@ -252,16 +252,13 @@ def _check_address(address: str) -> None:
     Raises:
         LabError: It is no HOST:PORT, or no cluster.
     """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise LabError(f"--address {address!r}: write auto or HOST:PORT, for example 10.0.0.1:6379.")
+    host, port = split_address(address)
     if host in ("localhost", "127.0.0.1", "::1"):  # Ray looks under this machine's own address instead
         from ray.util import get_node_ip_address
 
         host = get_node_ip_address()
     try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER) as link:
+        with socket.create_connection((host, port), timeout=_ANSWER) as link:
             link.sendall(_HELLO)
             answer = link.recv(9)
     except OSError as error:
