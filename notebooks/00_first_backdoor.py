@@ -221,8 +221,9 @@ check("00.4", attack_success, on=run)
 # </details>
 
 # %% [markdown]
-# First to what you trained by hand, on validation rows, which it has not seen. The clean training is its
-# control: same rows, same start, same steps.
+# Put it first to what you trained by hand, on validation rows, which it has not seen. The clean training is
+# its control: same rows, same start, same steps. (We chose steps and rate on such rows, so that the number
+# shows an effect and measures none.)
 
 # %%
 rows = probe_rows(run.experiment.data, "validation", limit=200)
