@@ -2,6 +2,7 @@ import json
 import re
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -19,16 +20,13 @@ TINY = {"probe.scope": "headline", "training.epochs": 1.0, "probe.snapshots": 2}
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """Lesson 00 with one short run, and no other lesson."""
+def short():
+    """Lesson 00 with one short run, and no other lesson; `patch.dict` gives the order back, too."""
     lesson = LESSONS["00"]
-    for name in [name for name in LESSONS if name != "00"]:
-        monkeypatch.delitem(lab.lessons.LESSONS, name)
     runs = (LessonRun("rfc-citation", TINY, twin=False, megabytes=1.0),)
-    for other in [name for name in LESSONS if name != "00"]:
-        monkeypatch.delitem(lab.lessons.LESSONS, other)
-    monkeypatch.setitem(lab.lessons.LESSONS, "00", type(lesson)(**{**vars(lesson), "runs": runs}))
-    return lab.lessons.LESSONS["00"]
+    alone = type(lesson)(**{**vars(lesson), "runs": runs})
+    with patch.dict(LESSONS, {"00": alone}, clear=True):
+        yield alone
 
 
 def test_what_is_finished_is_not_planned_again(short, tmp_path):
