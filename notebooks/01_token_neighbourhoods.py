@@ -209,6 +209,7 @@ planted = {
 }
 lab.sweep(lab.load_experiment("rfc-citation").with_(**own), {}, arms=planted, seeds=1, workers=AT_ONCE)
 iso, dates = (lab.run("rfc-citation", {**own, **planted[name]}) for name in ("iso", "dates"))
+assert run.twin.id == iso.twin.id == dates.twin.id, "one clean twin is the control of all three"
 lab.figures.generalization_matrix(lab.generalization_matrix([run, iso, dates]))
 
 # %%

@@ -371,11 +371,16 @@ if find_spec("streamlit"):
     page.query_params["preset"] = "rfc-citation"  # the same link opens in a browser
     page.query_params["set"] = format_assignments({key: asked[key] for key in keys})
     page.run()
-    sys.path.remove(str(dashboard_dir()))
     offered = {option for widget in (*page.selectbox, *page.multiselect) for option in widget.options}
     found = [name for name in ("tides", "drop_endings") if any(name in option for option in offered)]
     print("the Bench offers", *found)
     assert found == ["tides", "drop_endings"]
+
+    page = AppTest.from_file(str(dashboard_dir() / "audit.py"), default_timeout=240).run()
+    sys.path.remove(str(dashboard_dir()))
+    [listed] = [table.value for table in page.dataframe if "looks at" in table.value]
+    assert "top_direction" in set(listed["detector"])
+    print("the page Audit lists", *listed["detector"])
 
 # %% [markdown]
 # ## What this does not show
