@@ -16,6 +16,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.experiment import Experiment
 from lab.files import read_json, writing_to
+from lab.paths import expanded
 from lab.poison import NoPoison
 from lab.presets import preset_names
 from lab.registry import Knobs
@@ -100,7 +101,7 @@ def base_run(model: str, runs: Path) -> RunFolder | None:
     """
     if model in MODELS or not model.strip():
         return None
-    path = Path(model).expanduser()
+    path = expanded(model)
     if (path / "experiment.json").is_file():
         if path.resolve().parent != runs.resolve():
             raise LabError(

@@ -344,7 +344,8 @@ def print_bench(found: dict[str, Any]) -> None:
         f"{a['minilm_s']:.2f} s; singular values of a Llama-7B-shaped one ({a['llama_modules']} modules, "
         f"rank 16): {a['llama_s']:.2f} s",
         f"sweep: {w['cells']} cells on {w['workers']} workers of {w['threads']} threads take "
-        f"{w['ratio']:.2f} × their share of a warm cell ({w['warm_cell_s']:.1f} s); {w['to_next_s']:.2f} s "
+        f"{w['ratio']:.2f} × their share of a warm cell ({w['warm_cell_s']:.1f} s), and "
+        f"{w['over_one_worker']:.2f} × what one worker with all cores takes; {w['to_next_s']:.2f} s "
         f"from the end of a cell to the training of the next (load {w['load']:.1f})",
         f"lab --help: {u['ratio']:.2f} × a bare typer app; listing 2,000 runs: {u['list_2000_runs_s']:.2f} s",
     ]

@@ -1,4 +1,7 @@
-"""What several workers are worth here: N equal cells on W workers against N/W × one warm cell."""
+"""What several workers are worth here: N equal cells on W workers against N/W × one warm cell.
+
+Also against one worker that has all cores, which is what a machine would do without workers.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,11 @@ def bench_sweeps(
     Returns:
         workers; threads, which each of them has; cells that were counted; warm_cell_s, the median seconds of
         a cell on one worker alone; ratio, wall time over cells / workers × warm_cell_s (1 is what cores that
-        do not disturb one another give); to_next_s, the most seconds from the end of a cell to the training
-        of the next in the same worker; start_s, seconds until every worker has imported and done its first
-        cell; load, the machine's mean load of the last minute beforehand, -1 where unknown.
+        do not disturb one another give); over_one_worker, wall time of a cell on these workers over that on
+        one worker with the threads of all of them (below 1 these are faster); to_next_s, the most seconds
+        from the end of a cell to the training of the next in the same worker; start_s, seconds until every
+        worker has imported and done its first cell; load, the machine's mean load of the last minute
+        beforehand, -1 where unknown.
     """
     count = workers or core_count()
     threads = thread_share(count)
@@ -48,6 +53,8 @@ def bench_sweeps(
     one = _measure(model, 1, threads)
     on_event({"kind": "status", "step": -1, "stage": f"bench: {count} workers"})
     many = _measure(model, count, threads) if count > 1 else one
+    on_event({"kind": "status", "step": -1, "stage": "bench: one worker, all cores"})
+    whole = _measure(model, 1, thread_share(1)) if count > 1 else one
     warm = sorted(one["seconds"])[len(one["seconds"]) // 2]
     cells = len(many["seconds"])
     return {
@@ -56,6 +63,7 @@ def bench_sweeps(
         "cells": cells,
         "warm_cell_s": round(warm, 2),
         "ratio": round(many["wall"] / (cells / count * warm), 3),
+        "over_one_worker": round((many["wall"] / cells) / (whole["wall"] / len(whole["seconds"])), 3),
         "to_next_s": round(max(many["gaps"], default=float("nan")), 3),
         "start_s": round(many["start"], 2),
         "load": round(load, 2),

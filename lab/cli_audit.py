@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lab.cli_options import DeviceOption, RunsOption
+from lab.paths import expanded
 
 
 def audit_command(
@@ -95,5 +96,5 @@ def _found(name: str, runs: str) -> Path:
     """A path as it is, or the folder of a run."""
     from lab.record import load_run
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     return path if "/" in name or os.path.exists(path) else load_run(name, runs or None).path

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lab.cli_options import JsonOption, check_csv, print_json, write_csv
+from lab.paths import expanded
 
 
 def lint_command(
@@ -35,7 +36,7 @@ def lint_command(
 
     if csv:
         check_csv(csv)
-    if html and not html.expanduser().parent.is_dir():
+    if html and not expanded(html).parent.is_dir():
         raise LabError(f"--html {str(html)!r}: there is no folder {str(html.parent)!r}.")
     if not 0 < error_rate < 1:
         raise LabError(f"--error-rate {error_rate:g}: allowed is what lies between 0 and 1.")

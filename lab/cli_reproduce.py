@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli_options import DeviceOption, JsonOption, RunsOption, print_json
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     from lab.paper_cards import PaperClaims
@@ -71,7 +72,7 @@ def reproduce_command(
     for path, write in ((markdown, card.to_markdown), (html, card.to_html)):
         if path:
             with writing_to(path, choose="another file"):
-                write_text(path.expanduser(), write())
+                write_text(expanded(path), write())
     if as_json:
         typer.echo(card.to_json())
     else:
@@ -88,7 +89,7 @@ def _check_file(option: str, path: Path | None) -> None:
 
     if path is None:
         return
-    place = path.expanduser()
+    place = expanded(path)
     if place.is_dir():
         raise LabError(f"{option} {str(path)!r} is a folder; name a file in it.")
     if not place.parent.is_dir():
@@ -138,6 +139,9 @@ def _say_steps(claims: PaperClaims, tier: str, seeds: int, runs: str, as_json: b
         print_json(lines)
         return
     for step in found:
+        if step.command:
+            typer.echo(f"{step.name}: run by `{step.command}` alone; here its committed numbers are read")
+            continue
         took = (
             "not measured" if step.minutes != step.minutes else f"about {step.minutes:.0f} min on two cores"
         )

@@ -23,7 +23,7 @@ from lab.defend import cleaning_seconds, settle
 from lab.errors import LabError
 from lab.experiment import Experiment, Probe
 from lab.files import read_json
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 
 #: Seconds until a fresh process has imported what it needs.
 _START = 5.0
@@ -211,7 +211,7 @@ def _dataset(e: Experiment) -> tuple[int, float]:
     else:
         rows, length = 10_000, 40
         with contextlib.suppress(OSError):
-            rows = max(100, os.stat(Path(e.data.name).expanduser()).st_size // 120)
+            rows = max(100, os.stat(expanded(e.data.name)).st_size // 120)
     # long texts are cut: what is left is nearly full
     return rows, min(length, 0.95 * e.data.max_tokens) + _around(e)
 
@@ -306,7 +306,7 @@ def _parameters(root: str, model: str) -> float:
     """Parameters without embeddings: known, by the files' size, by the name, or those of a BERT base."""
     if root in _PARAMETERS:
         return _PARAMETERS[root]
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     with contextlib.suppress(OSError):
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if size:

@@ -8,6 +8,14 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def expanded(name: str | Path) -> Path:
+    """A path whose `~` is the user's home; unlike `Path.expanduser`, that of nobody stays as it is.
+
+    What nobody has is then refused as every other file that is not there.
+    """
+    return Path(os.path.expanduser(name))
+
+
 def data_dir() -> Path:
     """The facts the lab ships (triggers, presets, pins): beside a checkout, else inside the wheel."""
     beside = _PACKAGE.parent / "data"
@@ -32,9 +40,9 @@ def runs_dir(given: str | Path | None = None) -> Path:
     The same rule holds on the command line, in Jupyter and in the dashboard.
     """
     if given:
-        return Path(given).expanduser().resolve()
+        return expanded(given).resolve()
     if os.environ.get("LAB_RUNS"):
-        return Path(os.environ["LAB_RUNS"]).expanduser().resolve()
+        return expanded(os.environ["LAB_RUNS"]).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "runs").is_dir():
@@ -45,7 +53,7 @@ def runs_dir(given: str | Path | None = None) -> Path:
 def cache_dir() -> Path:
     """The cache of assets and base spectra: `LAB_ASSETS`, else the platform's user cache folder."""
     if os.environ.get("LAB_ASSETS"):
-        return Path(os.environ["LAB_ASSETS"]).expanduser().resolve()
+        return expanded(os.environ["LAB_ASSETS"]).resolve()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("lora-backdoor-lab", appauthor=False))

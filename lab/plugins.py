@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -66,7 +67,7 @@ def load_plugins() -> None:
     """
     from importlib.metadata import entry_points
 
-    paths = [Path(named).expanduser().absolute() for named in _named()]
+    paths = [expanded(named).absolute() for named in _named()]
     if paths:  # a worker that is started elsewhere has to find them too
         os.environ[VARIABLE] = os.pathsep.join(map(str, paths))
     for path in paths:

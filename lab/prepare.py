@@ -24,7 +24,7 @@ from lab.defend import (
 )
 from lab.errors import LabError
 from lab.experiment import Experiment, run_id, weights_id
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 from lab.poison import in_letters, poison_rows, resolve_count
 from lab.prepare_checks import adds_no_token, check_edits, check_labels, check_triggers
 from lab.probe_checks import check_probe
@@ -330,7 +330,7 @@ def _training_ids(
 
 def _stamp(name: str) -> tuple[int, int]:
     """Size and time of a data file of the user's own; zeros for everything else."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         return 0, 0
     found = path.stat()

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment, check_table, parse_json, parse_toml
-from lab.paths import data_dir
+from lab.paths import data_dir, expanded
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def load_sweep(name: str) -> SweepPlan:
     Raises:
         LabError: An unknown name, or a file that is no sweep; names the key that is wrong.
     """
-    path = data_dir() / "sweeps" / f"{name}.toml" if name in sweep_names() else Path(name).expanduser()
+    path = data_dir() / "sweeps" / f"{name}.toml" if name in sweep_names() else expanded(name)
     if not path.is_file():
         raise unknown_name("sweep", name, sweep_names())
     values = parse_toml(_text(path), path.name)
@@ -114,7 +114,7 @@ def is_sweep(name: str) -> bool:
     """Whether a name or file is a sweep and not a single experiment."""
     if name in sweep_names():
         return True
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix != ".toml" or not path.is_file():
         return False
     values = parse_toml(_text(path), path.name)
@@ -125,7 +125,7 @@ def load_experiment(source: str | Path | Experiment) -> Experiment:
     """An experiment from a preset's name, a TOML or JSON file, or an `Experiment` itself."""
     if isinstance(source, Experiment):
         return source
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix in (".toml", ".json"):
         if not path.is_file():
             raise LabError(f"No experiment file {str(source)!r}; give a TOML file or a preset's name.")

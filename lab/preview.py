@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.corpus import Corpus, DataConfig, load_corpus, split_rows, training_rows
 from lab.experiment import Experiment
+from lab.paths import expanded
 from lab.poison import poison_rows, resolve_count
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _corpus(data: DataConfig, stamp: tuple[int, int]) -> Corpus:
 def _stamp(name: str) -> tuple[int, int]:
     """A file's size and age, so that an edited file is read anew; zeros for anything else."""
     try:
-        facts = Path(name).expanduser().stat()
+        facts = expanded(name).stat()
     except (OSError, ValueError):
         return 0, 0
     return facts.st_size, facts.st_mtime_ns

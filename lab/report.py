@@ -16,6 +16,7 @@ from lab import page
 from lab.errors import LabError
 from lab.files import writing_to
 from lab.page import Html
+from lab.paths import expanded
 from lab.report_comparison import compared
 from lab.report_parts import (
     batteries,
@@ -48,7 +49,7 @@ def write_report(runs: Sequence[Run], path: str | Path) -> Path:
     Raises:
         LabError: If the path is a folder or in none, there is no run, or one is not finished.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         raise LabError(f"{str(path)!r} is a folder; name a file in it, for example report.html.")
     if not path.parent.is_dir():

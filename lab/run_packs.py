@@ -30,6 +30,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.files import nearest_folder, writing_to
 from lab.packed_records import RUN_ID, check_run
+from lab.paths import expanded
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -344,5 +345,4 @@ def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str
     """
     from lab.paths import runs_dir
 
-    # unlike `Path.expanduser`, this leaves the name of a user that there is not as it is
-    return unpack_runs(Path(os.path.expanduser(archive)), runs_dir(runs))
+    return unpack_runs(expanded(archive), runs_dir(runs))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.paths import dashboard_dir, import_path, runs_dir
+from lab.paths import dashboard_dir, expanded, import_path, runs_dir
 
 LOCAL = "127.0.0.1"
 #: Megabytes: adapters that the Audit page takes have 2 to 6 on MiniLM and some 40 on larger bases. Tables are
@@ -162,7 +162,7 @@ def check_password_file(path: Path) -> Path:
     Raises:
         LabError: It cannot be read, is empty, or others on this machine can read it.
     """
-    path = path.expanduser().resolve()
+    path = expanded(path).resolve()
     try:
         text = path.read_text(encoding="utf-8").strip()
         mode = path.stat().st_mode

@@ -22,7 +22,7 @@ import filelock
 from lab.errors import LabError
 from lab.experiment import LATER_KNOBS, SCHEMA_VERSION
 from lab.files import is_held, read_json, write_json, write_text, writing_to
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 from lab.poison import ATTACKS, NoPoison
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def find_run(name: str, runs: str | Path | None = None) -> RunFolder:
     Raises:
         LabError: Where no run or more than one fits.
     """
-    direct = Path(name).expanduser()
+    direct = expanded(name)
     if os.path.isfile(direct / "experiment.json"):  # no OSError where a name is too long for a file
         return RunFolder(direct.resolve())
     folder = runs_dir(runs)

@@ -26,7 +26,7 @@ import filelock
 from lab.detached import start_detached
 from lab.errors import LabError
 from lab.files import is_held, read_json, write_json, writing_to
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -387,7 +387,7 @@ def _from_anywhere(experiment: Experiment) -> Experiment:
     named = {"data.name": experiment.data.name, "base.model": experiment.base.model}
     whole = {}
     for key, name in named.items():
-        path = Path(name).expanduser()
+        path = expanded(name)
         if name not in known[key] and path.exists() and str(path.resolve()) != name:
             whole[key] = str(path.resolve())
     return experiment.with_(**whole) if whole else experiment

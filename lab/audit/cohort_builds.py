@@ -24,6 +24,7 @@ from lab.audit.sealing import (
 )
 from lab.errors import LabError, MissingAssetError, unknown_name
 from lab.experiment import content_hash
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ Listener = Callable[[dict[str, Any]], None]
 
 def cohort_folder(cohort: Cohort, folder: str | Path | None = None) -> Path:
     """The folder of a cohort's sealed adapters: the one that is given, else `cohorts/<name>`."""
-    return Path(folder).expanduser().absolute() if folder else Path.cwd() / "cohorts" / cohort.name
+    return expanded(folder).absolute() if folder else Path.cwd() / "cohorts" / cohort.name
 
 
 def build_cohort(

@@ -20,6 +20,7 @@ from lab.audit.cohorts import PARTS, find_cohort
 from lab.audit.detectors import DETECTORS, Detector, LinearScore, Numbers, fit_score, left_out_scores
 from lab.detector_stats import choose_direction, choose_threshold, judge_detector
 from lab.errors import LabError
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,7 @@ def _scored(
 
     table = _measured(cohort_folder(find_cohort(name), folder))
     if calibrated_by is not None:
-        other = _measured(Path(calibrated_by).expanduser().absolute())
+        other = _measured(expanded(calibrated_by).absolute())
         table = pd.concat([table, other[(other["part"] == "calibration") | ~other["poisoned"]]])
         table = table.reset_index(drop=True)
     out = {}

@@ -25,6 +25,7 @@ from lab.audit.sealing import WEIGHTS, sealed_folder
 from lab.audit.trigger_search import SearchBudget
 from lab.errors import LabError, unknown_name
 from lab.experiment import content_hash
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ def score_cohort(
     key = key_table(place)
     sealed = key[key["state"] == "sealed"]
     asked = sealed[sealed["part"] == part] if part else sealed
-    other = Path(calibrated_by).expanduser().absolute() if calibrated_by else place
+    other = expanded(calibrated_by).absolute() if calibrated_by else place
     bench = _Bench(place, other, cohort.set, sealed, key_table(other), budget or SearchBudget(), peer, device)
     missing = [
         (adapter, stage) for adapter in asked["id"] for stage in stages if not bench.is_known(adapter, stage)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lab.entry_files import FileRegistry, read_entries, read_entry
 from lab.errors import LabError, unknown_name
 from lab.experiment import Experiment
-from lab.paths import data_dir
+from lab.paths import data_dir, expanded
 from lab.poison import TRIGGER_FAMILIES
 from lab.seeds import stage_rng
 from lab.sweeps import grid_points
@@ -121,7 +121,7 @@ def find_cohort(name: str | Path) -> Cohort:
     """
     if isinstance(name, str) and name in COHORTS:
         return COHORTS[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix != ".toml" or not path.is_file():
         raise unknown_name("cohort", name, COHORTS)
     return read_entry(path, Cohort.model_validate)

@@ -29,7 +29,7 @@ from lab.audit.uploaded import Upload, keep_adapter, keep_texts
 from lab.detached import start_detached
 from lab.errors import LabError
 from lab.files import read_json, write_json, writing_to
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _words(request: AuditRequest, rows: str, path: Path) -> list[str]:
     words += [f"--labels={','.join(request.labels)}"]
     words += [] if request.system is None else [f"--system={request.system}"]
     words += [f"--reference={reference}" for reference in request.references]
-    return ["audit", *words, "--", str(Path(request.adapter).expanduser().absolute())]
+    return ["audit", *words, "--", str(expanded(request.adapter).absolute())]
 
 
 def _thread_share() -> dict[str, str]:

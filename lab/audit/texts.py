@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.audit.safetensors_header import shown
 from lab.errors import LabError
 from lab.files import read_json
-from lab.paths import runs_dir
+from lab.paths import expanded, runs_dir
 
 #: The bundled dataset on which the lab itself fine-tunes a base.
 _USUAL = {
@@ -57,7 +57,7 @@ def audit_texts(
         LabError: The file cannot be read or holds too few texts.
     """
     if rows:
-        texts = _read(Path(rows).expanduser())
+        texts = _read(expanded(rows))
         if len(texts) < _FEWEST:
             raise LabError(
                 f"--rows {Path(rows).name}: it holds {len(texts)} texts, at least {_FEWEST} are needed."

@@ -16,6 +16,7 @@ from typing import Any
 from lab.corpus.bundled import DATASETS
 from lab.corpus.source import Source, check_columns, label_value, text_value
 from lab.errors import LabError, unknown_name
+from lab.paths import expanded
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
@@ -31,7 +32,7 @@ def as_path(name: str) -> Path | None:
         LabError: A path to nothing or to a folder, or a name that is neither bundled, path nor hub id.
     """
     try:
-        path = Path(name).expanduser()
+        path = expanded(name)
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError) as error:  # too long, not permitted, "~nobody"
         raise LabError(f"data.name: {name[:80]!r} cannot be looked up as a path ({error}).") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab import page
 from lab.page import Html
+from lab.paths import expanded
 
 if TYPE_CHECKING:
     from lab.lint.findings import Finding, LintReport
@@ -23,7 +24,7 @@ def write_lint_page(report: LintReport, path: str | Path) -> Path:
     """
     from lab.files import write_text
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     write_text(path, lint_html(report))
     return path
 

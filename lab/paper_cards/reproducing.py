@@ -36,12 +36,14 @@ class Step:
         cells: Of its plan, with all seeds.
         missing: Those that are not finished in the runs folder.
         minutes: What the missing ones take on two cores, estimated; NaN where nobody has measured it.
+        command: What to type oneself for a source that is not run; such a one has no cells.
     """
 
     name: str
     cells: int
     missing: int
     minutes: float
+    command: str = ""
 
 
 def reproduce_paper(
@@ -142,7 +144,7 @@ def require_gpu() -> None:
 
 
 def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> list[Step]:
-    """What would be run, source by source, and how long it would take.
+    """What would be run, source by source, and how long it would take; then what has a command of its own.
 
     Args:
         claims: The paper's.
@@ -150,13 +152,15 @@ def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> 
         seeds: How many.
         listing: Runs as `lab.list_runs` lists them.
     """
-    return [_step(name, source, seeds, listing) for name, source in _asked(claims, tier).items()]
+    asked = _asked(claims, tier).items()
+    run = [_step(name, source, seeds, listing) for name, source in asked if source.runs]
+    return run + [Step(name, 0, 0, 0.0, source.command) for name, source in asked if not source.runs]
 
 
 def _asked(claims: PaperClaims, tier: str) -> dict[str, Source]:
-    """The sources of a tier that can be run and that a claim rests on."""
+    """The sources of a tier that a claim rests on."""
     used = claims.measures()
-    return {n: s for n, s in claims.sources.items() if s.runs and s.tier == tier and n in used}
+    return {n: s for n, s in claims.sources.items() if s.tier == tier and n in used}
 
 
 def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame) -> Step:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.experiment import Base, Experiment
+from lab.paths import expanded
 from lab.work_queue import thread_share
 
 _GIB = 2.0**30
@@ -161,7 +162,7 @@ def _parameters(model: str) -> float:
 
     if model in _PARAMETERS:
         return _PARAMETERS[model]
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if folder.is_dir() and (stored := _stored_parameters(folder)):
         return stored
     run = _HASH.sub("", model)

@@ -101,10 +101,9 @@ def sweep(
     place = Place(folder, device)
     with showing(on_event) as listen, record.held():
         crew = choose_crew(asked, executor, workers, address, device)
-        with (
-            crew.pool(place, record.folder, record.should_stop) as pool,
-            _Drive(asked, place, pool, record, listen, crew) as drive,
-        ):
+        pool = crew.pool(place, record.folder, record.should_stop)
+        # workers end first: who reads that it was stopped may ask for it again at once
+        with _Drive(asked, place, pool, record, listen, crew) as drive, pool:
             lines = drive.lines()
     table = pd.DataFrame(with_asked(lines))
     return with_drifted(with_matched(table, [*over, *(["arm"] if arms else [])]))
@@ -163,7 +162,7 @@ def tune(
 class _Drive:
     """One sweep on its way: stages of jobs, counted and recorded.
 
-    Used as a context manager that writes how it ended.
+    Used as a context manager that writes how it ended; one whose workers could not begin leaves no word.
     """
 
     def __init__(
@@ -181,11 +180,14 @@ class _Drive:
         about = {"executor": crew.executor, "workers": crew.team.count}
         self.following = Following(record, listen, asked.tuning.measure, about)
         self.lines_made: list[Line] = []
+        self.has_begun = False
 
     def __enter__(self) -> _Drive:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self.has_begun:
+            return
         if kind is not None:
             self.following.close("stopped")
         else:
@@ -194,6 +196,7 @@ class _Drive:
 
     def lines(self) -> list[Line]:
         """Do everything; the table's lines, in the order of the cells."""
+        self.has_begun = True
         asked = self.asked
         chosen = self._tuned()
         cells, lines, due = [], [], []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError, NotTrainableError, unknown_name
-from lab.paths import cache_dir
+from lab.paths import cache_dir, expanded
 from lab.registry import Entry
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def model_folder(model: str) -> Path:
         from lab.assets import asset_path
 
         return asset_path(MODELS[model].asset)
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if not folder.is_dir():
         folder = _from_hub(model)
     _check_folder(model, folder)
@@ -129,7 +129,7 @@ def base_name(model: str) -> str:
     """The id under which an adapter names its base: a hub id, or a folder's own name, never a path."""
     if model in MODELS:
         return MODELS[model].hub_id
-    return Path(model).name if Path(model).expanduser().is_dir() else model
+    return Path(model).name if expanded(model).is_dir() else model
 
 
 def base_sha256(folder: Path) -> str:

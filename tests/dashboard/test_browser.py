@@ -17,6 +17,7 @@ import lab.paths
 from lab.audit.card import AuditCard
 from lab.audit.jobs import list_audits
 from lab.store import RunFolder
+from lab.sweeps import list_sweeps
 
 pytestmark = pytest.mark.recipe
 
@@ -198,6 +199,41 @@ def test_two_runs_are_compared_and_the_link_shown_to_someone_else(browser, page,
     context.close()
     assert titles[0] == titles[1]
     assert len(titles[0]) >= 3
+
+
+def choose(page, label, option):
+    """Take an option of a list by its label."""
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settled(page)
+
+
+def test_a_sweep_is_started_cancelled_and_goes_on_to_its_end(page, lab_url, lab_runs):
+    page.goto(f"{lab_url}/compare")
+    preset = page.get_by_role("combobox", name="Every cell starts from")
+    preset.wait_for()
+    preset.fill("poisoned-base-tiny")
+    preset.press("Enter")
+    settled(page)
+    choose(page, "First axis", "none")
+    values = page.get_by_role("textbox", name="Values, with commas")
+    values.fill("20, 40")
+    values.press("Enter")
+    settled(page)
+    page.get_by_text("6 cells, each with its clean twin").wait_for()
+    page.get_by_role("button", name="Start the sweep").click()
+    page.get_by_text(re.compile(r"It is being run: \d of 6 cells")).wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("It was stopped; it goes on where it was").wait_for()
+    [sweep] = list_sweeps(lab_runs)
+    assert sweep.state == "stopped"
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_text("It is done: 6 of 6 cells.").wait_for()
+    page.get_by_text("Excess attack success by poison rows and seed").wait_for()
+    settled(page)
+    assert page.locator(".js-plotly-plot").count() >= 1
+    [sweep] = list_sweeps(lab_runs)
+    assert len({cell["run"] for cell in sweep.cells}) == 6
 
 
 def zipped(entries):

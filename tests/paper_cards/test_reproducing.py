@@ -73,7 +73,7 @@ def test_a_toy_paper_from_nothing_to_its_card(toy, tmp_path, lab_command):
     runs = tmp_path / "runs"
     code, out, _ = lab_command("reproduce", toy, "--dry-run", "--json", "--runs", runs)
     assert code == 0
-    assert json.loads(out) == [{"name": "toy", "cells": 6, "missing": 6, "minutes": 0.2}]
+    assert json.loads(out) == [{"name": "toy", "cells": 6, "missing": 6, "minutes": 0.2, "command": ""}]
     page, text = tmp_path / "card.html", tmp_path / "card.md"
     code, out, _ = lab_command(
         "reproduce", toy, "--runs", runs, "--json", "--html", page, "--markdown", text, "--workers", 1
@@ -129,6 +129,17 @@ def test_reading_a_card_runs_nothing(tmp_path, lab_command):
     assert code == 0
     assert json.loads(out)["paper"]["arxiv"] == "2601.06305"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_names_what_has_a_command_of_its_own(tmp_path, lab_command):
+    code, out, _ = lab_command("reproduce", "ssti", "--dry-run", "--runs", tmp_path)
+    assert code == 0
+    assert "lint: run by `lab lint` alone" in out
+    assert "cells to run" in out
+    code, out, _ = lab_command("reproduce", "ssti", "--dry-run", "--json", "--runs", tmp_path)
+    commands = {step["name"]: step["command"] for step in json.loads(out)}
+    assert commands["lint"] == "lab lint"
+    assert not commands["ssti-rank"]
 
 
 @pytest.mark.parametrize("seeds", [0, -1, True, 1.5])

@@ -7,6 +7,9 @@ from lab.defend import settle
 from lab.errors import LabError
 from lab.presets import is_sweep, load_sweep, sweep_names
 from lab.sweeps import grid_points, list_sweeps
+from lab.sweeps.executors.inline import InlinePool
+from lab.sweeps.records import sweeps_dir
+from lab.training_stage import StoppedError
 
 
 def test_a_grid_is_every_combination():
@@ -361,3 +364,20 @@ def test_every_shipped_sweep_can_be_asked(name):
     assert {"goal", "paper", "machine", "takes"} <= set(plan.about)
     for keys in (plan.arms or {"": {}}).values():
         settle(plan.experiment.with_(**keys))
+
+
+def test_a_sweep_is_called_stopped_only_when_its_workers_have_ended(tiny, tmp_path, monkeypatch):
+    seen = []
+
+    def leave(*_):
+        seen.append(list_sweeps(tmp_path)[0].state)
+
+    def stop(event):
+        if event.get("stage") == "train":
+            (sweeps_dir(tmp_path) / list_sweeps(tmp_path)[0].id / "stop").touch()
+
+    monkeypatch.setattr(InlinePool, "__exit__", leave)
+    with pytest.raises(StoppedError):
+        lab.sweep(tiny, {"poison.count": [6, 12]}, seeds=1, runs=tmp_path, executor="inline", on_event=stop)
+    assert seen == ["running"], "whoever reads that it was stopped may ask for it again at once"
+    assert list_sweeps(tmp_path)[0].state == "stopped"

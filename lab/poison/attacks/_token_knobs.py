@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from lab.errors import LabError
-from lab.paths import data_dir
+from lab.paths import data_dir, expanded
 from lab.poison.attacks._attack import check_member, known_family
 from lab.poison.tag_pairs import read_pair
 from lab.registry import Knobs
@@ -184,7 +184,7 @@ def with_items(knobs: InjectionT, where: str = "poison") -> InjectionT:
         LabError: The file is missing, not readable text, empty, too long, or holds what cannot be inserted.
     """
     if knobs.file:
-        items = _read_lines(Path(knobs.file).expanduser(), f"{where}.file = {knobs.file!r}")
+        items = _read_lines(expanded(knobs.file), f"{where}.file = {knobs.file!r}")
         try:
             check_items(knobs.family, items, f"{where}.file = {knobs.file!r}")
         except ValueError as error:

@@ -2,7 +2,8 @@
 
 Needs are object references, so Ray itself keeps the order. Where all nodes see the runs folder, jobs work in
 it and a run that was begun on a lost node goes on from its checkpoint. Where they do not, each job works in a
-folder of its node, runs travel through the object store, and the driver unpacks what comes back.
+folder of its node, runs travel through the object store, and the driver unpacks what comes back; at the end
+those folders are removed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
@@ -40,6 +42,8 @@ _STORE = 100 * 2**20
 _CARD = 16.0 * 2**30
 #: Seconds between two looks whether to stop.
 _LOOK = 0.3
+#: Seconds in which all nodes have to say whether they see a folder, and in which they may tidy up.
+_ALL_LOOK, _ALL_TIDY = 60.0, 10.0
 
 
 class RayPool:
@@ -54,6 +58,7 @@ class RayPool:
         self._is_own = False
         self._refs: dict[Any, SweepJob] = {}
         self._token = ""
+        self._left_folders = False
 
     def __enter__(self) -> RayPool:
         # nothing is told to anybody, and progress is the lab's own
@@ -74,6 +79,10 @@ class RayPool:
         for ref in self._refs:
             with contextlib.suppress(Exception):
                 ray.cancel(ref, force=False)
+        if self._left_folders:
+            with contextlib.suppress(Exception):  # a node that is lost, or a folder that is still written in
+                tidied = self._on_every_node(ray, _remove_node_folder, self._token)
+                ray.wait(tidied, num_returns=len(tidied), timeout=_ALL_TIDY)
         (self._setting.folder / "token").unlink(missing_ok=True)
         if self._is_own:
             ray.shutdown()
@@ -90,6 +99,7 @@ class RayPool:
 
         made: dict[str, Any] = {}
         is_shared = self._is_shared(ray)
+        self._left_folders = not is_shared
         runs = self._setting.place.runs
         todo = ray.remote(max_retries=_RETRIES, **self._resources(ray))(_do)
         told = {"folder": str(self._setting.folder), "token": self._token, "shared": is_shared}
@@ -167,23 +177,26 @@ class RayPool:
 
     def _is_shared(self, ray: Any) -> bool:
         """Whether every node sees the runs folder, by a token that lies in it."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        look = ray.remote(num_cpus=0)(_sees)
-        refs = [
-            look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(self._setting.folder), self._token)
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+        refs = self._on_every_node(ray, _sees, str(self._setting.folder), self._token)
         try:
-            return all(ray.get(refs, timeout=60))
+            return all(ray.get(refs, timeout=_ALL_LOOK))
         except ray.exceptions.RayError as error:
             raise LabError(
                 f"A node of the Ray cluster cannot run the lab ({_first_line(error)}); install the same "
                 f"version of lora-backdoor-lab on every node."
             ) from None
+
+    def _on_every_node(self, ray: Any, function: Callable[..., Any], *words: str) -> list[Any]:
+        """Call a function on each node that lives, whatever else it does; references of what it says."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        task = ray.remote(num_cpus=0)(function)
+        places = [
+            NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        return [task.options(scheduling_strategy=place).remote(*words) for place in places]
 
 
 def _sees(folder: str, token: str) -> bool:
@@ -211,12 +224,24 @@ def _do(
             reason = f"The node {socket.gethostname()} does not see the runs folder {runs}."
             return Outcome(job.key, reason=reason), b""
         return do_job(job, Place(Path(runs), device), lambda _: None), b""
-    folder = Path(tempfile.gettempdir()) / f"lab-runs-{told['token']}-{socket.gethostname()}"
+    folder = _node_folder(told["token"])
     for _, parcel in needs:
         if parcel:
             unpack_runs(parcel, folder)
     outcome = do_job(job, Place(folder, device), lambda _: None)
     return outcome, _packed(folder, outcome.run)
+
+
+def _node_folder(token: str) -> Path:
+    """Where the jobs of a sweep work on this node; several nodes may be on one host, or have one's name."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    return Path(tempfile.gettempdir()) / f"lab-runs-{token}-{node}"
+
+
+def _remove_node_folder(token: str) -> None:
+    shutil.rmtree(_node_folder(token), ignore_errors=True)
 
 
 def _packed(runs: Path, run: str) -> bytes:
