@@ -422,7 +422,7 @@ def test_a_list_in_parquet_is_not_text(tmp_path):
         ("a b", "Unknown dataset in data.name: 'a b'"),
         ("one/two/three", "Unknown dataset"),
         ("x" * 5000, "cannot be looked up as a path"),
-        ("~nobody-of-that-name/x.csv", "cannot be looked up as a path"),
+        ("~nobody-of-that-name/x.csv", "Nor is there a folder .~nobody-of-that-name."),
     ],
 )
 def test_a_wrong_name_gets_the_sentence_that_helps(tmp_path, monkeypatch, name, sentence):

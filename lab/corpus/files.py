@@ -34,7 +34,7 @@ def as_path(name: str) -> Path | None:
     try:
         path = expanded(name)
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError) as error:  # too long, not permitted, "~nobody"
+    except OSError as error:  # too long, or not permitted
         raise LabError(f"data.name: {name[:80]!r} cannot be looked up as a path ({error}).") from error
     if is_file:
         return path
