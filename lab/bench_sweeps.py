@@ -30,7 +30,7 @@ _EACH = 3
 def bench_sweeps(
     model: str = "minilm", workers: int = 0, *, on_event: Listener = lambda _: None
 ) -> dict[str, float]:
-    """Measure a sweep of equal cells on several workers, and one worker with as many threads as each of them.
+    """Measure a sweep of equal cells on several workers, on one with the threads of each, on one with all.
 
     Args:
         model: The base: "minilm", or "tiny" with the toy texts.
@@ -41,7 +41,7 @@ def bench_sweeps(
         workers; threads, which each of them has; cells that were counted; warm_cell_s, the median seconds of
         a cell on one worker alone; ratio, wall time over cells / workers × warm_cell_s (1 is what cores that
         do not disturb one another give); over_one_worker, wall time of a cell on these workers over that on
-        one worker with the threads of all of them (below 1 these are faster); to_next_s, the most seconds
+        one worker with a thread for each core (below 1 these are faster); to_next_s, the most seconds
         from the end of a cell to the training of the next in the same worker; start_s, seconds until every
         worker has imported and done its first cell; load, the machine's mean load of the last minute
         beforehand, -1 where unknown.
@@ -53,8 +53,10 @@ def bench_sweeps(
     one = _measure(model, 1, threads)
     on_event({"kind": "status", "step": -1, "stage": f"bench: {count} workers"})
     many = _measure(model, count, threads) if count > 1 else one
-    on_event({"kind": "status", "step": -1, "stage": "bench: one worker, all cores"})
-    whole = _measure(model, 1, thread_share(1)) if count > 1 else one
+    whole = one
+    if count > 1:
+        on_event({"kind": "status", "step": -1, "stage": "bench: one worker, all cores"})
+        whole = _measure(model, 1, thread_share(1))
     warm = sorted(one["seconds"])[len(one["seconds"]) // 2]
     cells = len(many["seconds"])
     return {

@@ -146,5 +146,5 @@ def _say_steps(claims: PaperClaims, tier: str, seeds: int, runs: str, as_json: b
             "not measured" if step.minutes != step.minutes else f"about {step.minutes:.0f} min on two cores"
         )
         typer.echo(f"{step.name}: {step.missing} of {step.cells} cells to run, {took}")
-    if not found:
+    if not any(step.cells for step in found):
         typer.echo(f"{claims.name} has nothing to run in the tier {tier}.")

@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lab.errors import LabError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def expanded(name: str | Path) -> Path:
     """A path whose `~` is the user's home; unlike `Path.expanduser`, that of nobody stays as it is.
 
-    What nobody has is then refused as every other file that is not there.
+    What is read from there is then refused as every other file that is not there.
     """
     return Path(os.path.expanduser(name))
+
+
+def kept_folder(name: str | Path) -> Path:
+    """A folder that may be made, with the user's home for `~`.
+
+    Raises:
+        LabError: It is in the home of nobody: a folder that is called `~…` is not what anybody meant.
+    """
+    path = expanded(name)
+    if str(path).startswith("~"):
+        raise LabError(f"{str(name)!r}: there is no user {path.parts[0][1:]!r}; name another folder.")
+    return path
 
 
 def data_dir() -> Path:
@@ -40,9 +54,9 @@ def runs_dir(given: str | Path | None = None) -> Path:
     The same rule holds on the command line, in Jupyter and in the dashboard.
     """
     if given:
-        return expanded(given).resolve()
+        return kept_folder(given).resolve()
     if os.environ.get("LAB_RUNS"):
-        return expanded(os.environ["LAB_RUNS"]).resolve()
+        return kept_folder(os.environ["LAB_RUNS"]).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "runs").is_dir():
@@ -53,7 +67,7 @@ def runs_dir(given: str | Path | None = None) -> Path:
 def cache_dir() -> Path:
     """The cache of assets and base spectra: `LAB_ASSETS`, else the platform's user cache folder."""
     if os.environ.get("LAB_ASSETS"):
-        return expanded(os.environ["LAB_ASSETS"]).resolve()
+        return kept_folder(os.environ["LAB_ASSETS"]).resolve()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("lora-backdoor-lab", appauthor=False))

@@ -21,6 +21,9 @@ def test_home_is_expanded_and_that_of_nobody_is_left():
         ["run", "--set", f"base.model={NOBODY}"],
         ["run", "--set", f"data.name={NOBODY}.csv"],
         ["sweep", f"{NOBODY}.toml"],
+        ["run", "--runs", NOBODY],
+        ["list", "--runs", NOBODY],
+        ["cohort", "build", "tiny", "--folder", NOBODY],
         ["audit", NOBODY],
         ["lint", f"{NOBODY}.csv"],
         ["show", NOBODY],
@@ -40,3 +43,4 @@ def test_a_path_in_the_home_of_nobody_is_a_sentence(words, monkeypatch, capsys, 
     assert "Traceback" not in told
     assert told.strip().splitlines()[-1].startswith("lab: "), told
     assert ended.value.code == 2
+    assert not list(tmp_path.glob("~*"))

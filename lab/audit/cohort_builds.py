@@ -24,7 +24,7 @@ from lab.audit.sealing import (
 )
 from lab.errors import LabError, MissingAssetError, unknown_name
 from lab.experiment import content_hash
-from lab.paths import expanded
+from lab.paths import kept_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ Listener = Callable[[dict[str, Any]], None]
 
 def cohort_folder(cohort: Cohort, folder: str | Path | None = None) -> Path:
     """The folder of a cohort's sealed adapters: the one that is given, else `cohorts/<name>`."""
-    return expanded(folder).absolute() if folder else Path.cwd() / "cohorts" / cohort.name
+    return kept_folder(folder).absolute() if folder else Path.cwd() / "cohorts" / cohort.name
 
 
 def build_cohort(

@@ -211,6 +211,8 @@ def choose(page, label, option):
             page.get_by_role("combobox", name=label).fill(option, timeout=5 * SECOND)
             page.get_by_role("option", name=option, exact=True).click(timeout=5 * SECOND)
             break
+    else:
+        raise AssertionError(f"{label}: {option} could not be chosen")
     settled(page)
 
 

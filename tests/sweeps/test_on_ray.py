@@ -57,11 +57,10 @@ def finished(runs):
     return {name: found.count("finished") for name, found in stages.items()}
 
 
-def kill_when_busy(cluster, runs, tell):
+def kill_when_busy(cluster, runs, tell, is_over):
     """Lose the second node once two runs are under way: a node has one core, so one of them is there."""
-    end = time.monotonic() + 240
     while sum(not (p.parent / "result.json").exists() for p in runs.glob("*/experiment.json")) < 2:
-        if time.monotonic() > end:
+        if is_over.is_set():
             return
         time.sleep(0.02)
     cluster.remove_node(cluster.second, allow_graceful=False)
@@ -70,14 +69,17 @@ def kill_when_busy(cluster, runs, tell):
 
 @pytest.mark.recipe  # starts a cluster and kills a part of it
 def test_a_lost_node_costs_no_cell_and_results_are_those_of_this_machine(quick, cluster, tmp_path):
-    runs, here, killed = tmp_path / "ray", tmp_path / "local", []
+    runs, here, killed, is_over = tmp_path / "ray", tmp_path / "local", [], threading.Event()
     over = {"poison.count": [4, 8], "adapter.rank": [1, 2]}
-    killer = threading.Thread(target=kill_when_busy, args=(cluster, runs, killed))
+    killer = threading.Thread(target=kill_when_busy, args=(cluster, runs, killed, is_over))
     killer.start()
-    table = lab.sweep(
-        quick, over, seeds=1, runs=runs, device="cpu", executor="ray", address=cluster.address
-    )  # fmt: skip
-    killer.join()
+    try:
+        table = lab.sweep(
+            quick, over, seeds=1, runs=runs, device="cpu", executor="ray", address=cluster.address
+        )
+    finally:
+        is_over.set()
+        killer.join()
     assert killed, "a node was lost"
     assert table["reason"].tolist() == [""] * 4
     assert len(set(table["run"])) == 4
@@ -93,6 +95,13 @@ def test_nodes_without_a_common_disk_send_their_runs_home(quick, cluster, tmp_pa
     monkeypatch.setattr(on_ray.RayPool, "_is_shared", lambda *_: False)
     token = f"test-{os.getpid()}"
     monkeypatch.setattr(on_ray, "secrets", SimpleNamespace(token_hex=lambda _: token))
+    visit, seen = on_ray.RayPool._on_every_node, []
+
+    def visit_once_looked(pool, ray, function, *words):
+        seen.extend(Path(tempfile.gettempdir()).glob(f"lab-runs-{token}-*"))
+        return visit(pool, ray, function, *words)
+
+    monkeypatch.setattr(on_ray.RayPool, "_on_every_node", visit_once_looked)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # which is what "auto" looks at first
     first = lab.sweep(quick, {"poison.count": [4]}, seeds=1, runs=tmp_path)
     table = lab.sweep(
@@ -103,6 +112,7 @@ def test_nodes_without_a_common_disk_send_their_runs_home(quick, cluster, tmp_pa
     assert len(weights(tmp_path)) == 3, "the twin travelled to the node and was not trained again"
     assert not list(tmp_path.glob(".parcel-*"))
     assert not any((path / "checkpoints").exists() for path in tmp_path.glob("tiny-*"))
+    assert seen, "a node worked in a folder of its own"
     left = list(Path(tempfile.gettempdir()).glob(f"lab-runs-{token}-*"))
     assert not left, "the nodes' own folders are removed"
 

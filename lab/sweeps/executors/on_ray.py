@@ -3,7 +3,7 @@
 Needs are object references, so Ray itself keeps the order. Where all nodes see the runs folder, jobs work in
 it and a run that was begun on a lost node goes on from its checkpoint. Where they do not, each job works in a
 folder of its node, runs travel through the object store, and the driver unpacks what comes back; at the end
-those folders are removed.
+those folders are removed from the nodes that still answer.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ _STORE = 100 * 2**20
 _CARD = 16.0 * 2**30
 #: Seconds between two looks whether to stop.
 _LOOK = 0.3
+#: Seconds that cancelled tasks have to save a checkpoint.
+_GRACE = 30.0
 #: Seconds in which all nodes have to say whether they see a folder, and in which they may tidy up.
 _ALL_LOOK, _ALL_TIDY = 60.0, 10.0
 
@@ -76,16 +78,12 @@ class RayPool:
     def __exit__(self, *error: object) -> None:
         import ray
 
-        for ref in self._refs:
-            with contextlib.suppress(Exception):
-                ray.cancel(ref, force=False)
-        if self._left_folders:
-            with contextlib.suppress(Exception):  # a node that is lost, or a folder that is still written in
-                tidied = self._on_every_node(ray, _remove_node_folder, self._token)
-                ray.wait(tidied, num_returns=len(tidied), timeout=_ALL_TIDY)
-        (self._setting.folder / "token").unlink(missing_ok=True)
-        if self._is_own:
-            ray.shutdown()
+        try:
+            self._end_tasks(ray)
+        finally:
+            (self._setting.folder / "token").unlink(missing_ok=True)
+            if self._is_own:
+                ray.shutdown()
 
     def run(
         self,
@@ -99,7 +97,7 @@ class RayPool:
 
         made: dict[str, Any] = {}
         is_shared = self._is_shared(ray)
-        self._left_folders = not is_shared
+        self._left_folders |= not is_shared
         runs = self._setting.place.runs
         todo = ray.remote(max_retries=_RETRIES, **self._resources(ray))(_do)
         told = {"folder": str(self._setting.folder), "token": self._token, "shared": is_shared}
@@ -127,6 +125,18 @@ class RayPool:
                 outcome = self._fetch(ray, ref, job)
                 jobs.end(job.key)
                 on_end(outcome)
+
+    def _end_tasks(self, ray: Any) -> None:
+        """Cancel what is under way, wait until it has saved, and remove what the nodes wrote beside."""
+        for ref in self._refs:
+            with contextlib.suppress(Exception):
+                ray.cancel(ref, force=False)
+        with contextlib.suppress(Exception):  # nodes may be lost
+            if self._refs:
+                ray.wait(list(self._refs), num_returns=len(self._refs), timeout=_GRACE)
+            if self._left_folders:
+                tidied = self._on_every_node(ray, _remove_node_folder, self._token)
+                ray.wait(tidied, num_returns=len(tidied), timeout=_ALL_TIDY)
 
     def _fetch(self, ray: Any, ref: Any, job: SweepJob) -> Outcome:
         """The outcome of a task, with its runs in the runs folder."""
@@ -233,7 +243,7 @@ def _do(
 
 
 def _node_folder(token: str) -> Path:
-    """Where the jobs of a sweep work on this node; several nodes may be on one host, or have one's name."""
+    """Where the jobs of a sweep work on this node, which its id tells: nodes share hosts, and hosts names."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
