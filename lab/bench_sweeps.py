@@ -30,7 +30,7 @@ _EACH = 3
 def bench_sweeps(
     model: str = "minilm", workers: int = 0, *, on_event: Listener = lambda _: None
 ) -> dict[str, float]:
-    """Measure a sweep of equal cells on several workers, on one with the threads of each, on one with all.
+    """Measure equal cells on several workers, on one with as many threads as each has, and on one with all.
 
     Args:
         model: The base: "minilm", or "tiny" with the toy texts.

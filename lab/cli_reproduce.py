@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.cli_options import DeviceOption, JsonOption, RunsOption, print_json
-from lab.paths import expanded
+from lab.paths import expanded, runs_dir
 
 if TYPE_CHECKING:
     from lab.paper_cards import PaperClaims
@@ -102,7 +102,6 @@ def _list_papers(runs: str, as_json: bool) -> None:
     from lab.console.papers import print_papers
     from lab.paper_cards import load_claims, paper_names
     from lab.paper_cards.reproducing import card_of, steps
-    from lab.paths import runs_dir
     from lab.store import list_runs
 
     listing, lines = list_runs(runs or None), []

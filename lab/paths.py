@@ -52,6 +52,9 @@ def runs_dir(given: str | Path | None = None) -> Path:
     """The runs folder: `given`, else `LAB_RUNS`, else the nearest parent's `runs/`, else `./runs`.
 
     The same rule holds on the command line, in Jupyter and in the dashboard.
+
+    Raises:
+        LabError: As `kept_folder`.
     """
     if given:
         return kept_folder(given).resolve()
@@ -65,7 +68,11 @@ def runs_dir(given: str | Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """The cache of assets and base spectra: `LAB_ASSETS`, else the platform's user cache folder."""
+    """The cache of assets and base spectra: `LAB_ASSETS`, else the platform's user cache folder.
+
+    Raises:
+        LabError: As `kept_folder`.
+    """
     if os.environ.get("LAB_ASSETS"):
         return kept_folder(os.environ["LAB_ASSETS"]).resolve()
     import platformdirs

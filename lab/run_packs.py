@@ -30,7 +30,7 @@ from typing import Any
 from lab.errors import LabError
 from lab.files import nearest_folder, writing_to
 from lab.packed_records import RUN_ID, check_run
-from lab.paths import expanded
+from lab.paths import expanded, runs_dir
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -298,7 +298,6 @@ def export_runs(names: Sequence[str], target: Path, runs: str | Path | None = No
     Raises:
         LabError: A run is not there or not finished, or the file cannot be written.
     """
-    from lab.paths import runs_dir
     from lab.store import find_run
 
     if target.is_dir():
@@ -343,6 +342,4 @@ def import_runs(archive: Path, runs: str | Path | None = None) -> tuple[list[str
     Raises:
         LabError: As `unpack_runs`.
     """
-    from lab.paths import runs_dir
-
     return unpack_runs(expanded(archive), runs_dir(runs))

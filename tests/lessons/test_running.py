@@ -2,6 +2,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -24,7 +25,7 @@ def short():
     """Lesson 00 with one short run, and no other lesson; `patch.dict` gives the order back, too."""
     lesson = LESSONS["00"]
     runs = (LessonRun("rfc-citation", TINY, twin=False, megabytes=1.0),)
-    alone = type(lesson)(**{**vars(lesson), "runs": runs})
+    alone = replace(lesson, runs=runs)
     with patch.dict(LESSONS, {"00": alone}, clear=True):
         yield alone
 
