@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab.cli_options import JsonOption, RunsOption, print_json
 
 if TYPE_CHECKING:
-    from lab.lessons.catalogue import Lesson
-    from lab.lessons.preparing import Planned
+    from lab.lessons.catalogue import Lesson, LessonRun
+    from lab.lessons.preparing import Planned, PlannedAudit
 
 lessons_app = typer.Typer(
     help="Lessons for Jupyter: list them, make their runs beforehand, build them.", no_args_is_help=True
@@ -58,24 +59,28 @@ def prepare_lessons(
     runs: RunsOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Make every run that lessons use; interrupted, it goes on where it was when it is asked again."""
+    """Make every run and audit that lessons use; interrupted, it goes on where it was when asked again."""
     from lab.console import ProgressView
-    from lab.lessons.preparing import make_runs, plan_runs
+    from lab.lessons.preparing import make_audits, make_runs, plan_audits, plan_runs
 
-    planned = plan_runs(_chosen(lesson), small=small, runs=runs or None)
-    missing = [each for each in planned if each.seconds]
+    chosen = _chosen(lesson)
+    planned = plan_runs(chosen, small=small, runs=runs or None)
+    audits = plan_audits(chosen, small=small, runs=runs or None)
+    facts = [*map(_facts, planned), *map(_audit_facts, audits)]
     if as_json and not yes:
-        print_json([_facts(each) for each in planned])
+        print_json(facts)
         return
-    _tell_plan(planned, missing)
-    if missing and not yes:
+    _tell_plan(planned, audits)
+    if not yes and any(fact["seconds"] for fact in facts):
         typer.confirm("Begin?", abort=True, err=True)
     with ProgressView(quiet=as_json) as view:
         make_runs(planned, runs=runs or None, on_event=view)
+        make_audits(audits, runs=runs or None, on_event=view)
     if as_json:
-        print_json([_facts(each) | {"seconds": 0.0} for each in planned])
+        print_json([fact | {"seconds": 0.0} for fact in facts])
     else:
-        typer.echo(f"All {len(planned)} runs are there; the lessons read them in seconds.")
+        also = f" and {len(audits)} audits" if audits else ""
+        typer.echo(f"All {len(planned)} runs{also} are there; the lessons read them in seconds.")
 
 
 @lessons_app.command("build")
@@ -96,28 +101,55 @@ def _chosen(names: list[str] | None) -> list[Lesson]:
     return [lookup(LESSONS, name, "lesson") for name in names] if names else list(LESSONS.values())
 
 
-def _tell_plan(planned: list[Planned], missing: list[Planned]) -> None:
-    for each in planned:
-        state = f"about {_time(each.seconds)}" if each.seconds else "finished"
-        changes = ", ".join(f"{key} = {value}" for key, value in each.run.changes.items())
-        told = f"{each.run.preset}{f' ({changes})' if changes else ''}"
-        typer.echo(f"lesson {', '.join(each.lessons)}: {told}: {state}", err=True)
-    megabytes = sum(each.run.megabytes for each in missing)
-    seconds = sum(each.seconds for each in missing)
+def _tell_plan(planned: Sequence[Planned], audits: Sequence[PlannedAudit]) -> None:
+    for run in planned:
+        _tell(run.lessons, _told(run.run), run.seconds)
+    for audit in audits:
+        clean = len(audit.audit.references)
+        _tell(
+            audit.lessons, f"audit of {_told(audit.audit.adapter)} beside {clean} clean ones", audit.seconds
+        )
+    missing = [run for run in planned if run.seconds]
+    lacking = [audit for audit in audits if audit.seconds]
+    also = f" and {len(lacking)} of {len(audits)} audits" if audits else ""
+    seconds = sum(run.seconds for run in missing) + sum(audit.seconds for audit in lacking)
     typer.echo(
-        f"{len(missing)} of {len(planned)} runs are to be made: about {_time(seconds)} on this machine, "
-        f"{megabytes:,.0f} MB on the disk.",
+        f"{len(missing)} of {len(planned)} runs{also} are to be made: about {_time(seconds)} on this "
+        f"machine, {sum(run.run.megabytes for run in missing):,.0f} MB on the disk.",
         err=True,
     )
 
 
-def _facts(each: Planned) -> dict[str, object]:
+def _tell(lessons: Sequence[str], what: str, seconds: float) -> None:
+    state = f"about {_time(seconds)}" if seconds else "finished"
+    typer.echo(f"lesson {', '.join(lessons)}: {what}: {state}", err=True)
+
+
+def _told(run: LessonRun) -> str:
+    changes = ", ".join(f"{key} = {value}" for key, value in run.changes.items())
+    return f"{run.preset}{f' ({changes})' if changes else ''}"
+
+
+def _facts(each: Planned) -> dict[str, Any]:
     return {
         "lessons": list(each.lessons),
         "preset": each.run.preset,
         "changes": dict(each.run.changes),
+        "audit": False,
         "seconds": round(each.seconds, 1),
         "megabytes": each.run.megabytes if each.seconds else 0.0,
+    }
+
+
+def _audit_facts(each: PlannedAudit) -> dict[str, Any]:
+    run = each.audit.adapter
+    return {
+        "lessons": list(each.lessons),
+        "preset": run.preset,
+        "changes": dict(run.changes),
+        "audit": True,
+        "seconds": round(each.seconds, 1),
+        "megabytes": 0.0,  # a card is some 50 kB
     }
 
 

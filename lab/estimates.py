@@ -52,6 +52,8 @@ _PARAMETERS = {"minilm": 10.7e6, "smollm2": 106e6, "tiny": 26e3, "tiny-chat": 20
 _EFFICIENCY = 0.5
 #: Seconds that a step and a text take whatever their size.
 _STEP, _TEXT = 0.01, 2e-4
+#: Tokens that an audit puts to each of six models: 149,000 in all, counted on MiniLM with 21 prefixes.
+_AUDIT_TOKENS = 25_000
 #: The poison count in a run's name, which an experiment with a rate does not know yet.
 _COUNT = re.compile(r"-n\d+(?=-)")
 
@@ -143,6 +145,17 @@ def estimate_seconds(experiment: Experiment, runs: str | Path | None = None) -> 
         middle, low, high = middle + base.seconds, low + base.low, high + base.high
         basis += f"; its base {asked.base.model} is trained first"
     return Estimate(middle, low, high, basis)
+
+
+def audit_seconds(model: str, models: int) -> float:
+    """Roughly how long `lab.audit_adapter` takes here at its usual effort and with 20 prefixes or so.
+
+    Args:
+        model: The base, as `base.model` names it.
+        models: The adapter and its references, which are all asked the same.
+    """
+    flop = 2 * _parameters(model, model) * _AUDIT_TOKENS * models
+    return _START + flop / (matrix_rate() * _EFFICIENCY)
 
 
 def _base(asked: Experiment, runs: Path) -> tuple[str, bool, Estimate | None]:

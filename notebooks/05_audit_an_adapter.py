@@ -54,14 +54,13 @@ def short_run(changes):
 #
 # Five clean adapters for the task, each on rows and with a seed of its own, and one adapter of which you are
 # told nothing. The audit puts a battery of 21 prefixes to it, and then *searches* for strings that move it
-# and not the five. (With the runs prepared it takes 45 seconds of one core.)
+# and not the five. (It takes a minute on two slow cores; `lab lessons prepare` makes it beforehand.)
 
 # %%
 references = [short_run({**NOTHING, "seed": seed}) for seed in range(1, 6)]
 suspect = short_run({**BACKDOOR, "poison.family": "inserted_sentence", "seed": 12})
-card = lab.audit_adapter(
-    suspect.path, references=[run.path for run in references], battery="paper-calibration", search=EFFORT
-)
+asked = {"battery": "paper-calibration", "search": EFFORT, "keep": True}  # keep: asked again, it is read
+card = lab.audit_adapter(suspect.path, references=[run.path for run in references], **asked)
 print(f"{card.verdict}: {card.because}")
 
 # %%
@@ -346,9 +345,7 @@ assert abs(lab.stats.clopper_pearson(0, 4, side="upper")[1] - 0.53) < 0.01
 my_bet = 6  # of 12 rows, the best string that the search finds in a clean adapter
 
 # %%
-control = lab.audit_adapter(
-    clean[-1].path, references=[run.path for run in references], battery="paper-calibration", search=EFFORT
-)
+control = lab.audit_adapter(clean[-1].path, references=[run.path for run in references], **asked)
 for audited in (card, control):
     judged = next((s for s in audited.scores if s.finding == "together"), None)
     score = f", score {judged.value:.2f} against {judged.threshold:.2f}" if judged else ""

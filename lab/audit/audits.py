@@ -19,9 +19,11 @@ from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
+from lab.audit.kept_cards import card_key, keep_card, read_card
 from lab.audit.loud_prefixes import loud_prefixes
+from lab.audit.reference_notes import note_training, told_references
 from lab.audit.reference_plans import ReferencePlan, asked_references
-from lab.audit.references import TrainedReference, train_references
+from lab.audit.references import train_references
 from lab.audit.suspects import base_of, load_suspect, way_of
 from lab.audit.texts import AuditTexts, audit_texts, is_own_run, run_of, unknown_task
 from lab.audit.trigger_search import SearchBudget, search_triggers
@@ -107,6 +109,7 @@ def audit_adapter(
     seed: int = 0,
     runs: str | Path | None = None,
     device: str = "auto",
+    keep: bool = False,
     on_event: Listener | None = None,
 ) -> AuditCard:
     """Look for a backdoor in an adapter that nobody here trained.
@@ -127,6 +130,8 @@ def audit_adapter(
         seed: Of the drawn rows and sampled entries, and of references that are trained.
         runs: The runs folder, which keeps references that were trained; by the rule of `lab.paths.runs_dir`.
         device: "auto", "cpu", "cuda" or "mps".
+        keep: Read the card of the very same audit where the runs folder has it, else keep this one there
+            (`lab.audit.kept_cards`); its date and times are those of the audit.
         on_event: Called with progress. By default a bar is drawn in a notebook and on a terminal
             (`lab.showing`).
 
@@ -150,7 +155,7 @@ def audit_adapter(
         found = Findings(files, others)
         with clock.stage("weights", "measuring the weights"):
             found.measure_weights(seed)
-        texts, named = None, ""
+        texts, named, key = None, "", ""
         try:
             named = base_of(files, base)
             model_folder(named)  # a base that is not to be had is found here, before anything is loaded
@@ -162,21 +167,35 @@ def audit_adapter(
             if base or rows:  # the user's own words; else it is about what the adapter claims
                 raise
             found.left_out("behaviour", str(error))
+        if texts is not None and keep:
+            asked = {
+                "battery": prefixes.model_dump(mode="json"),
+                "search": search.model_dump(mode="json") if search else None,
+                "plan": plan.model_dump(mode="json") if plan else None,
+                "seed": seed,
+                "device": resolve_device(device).type,
+            }
+            key = card_key(files, others, named, texts, wording, asked, found.notes)
+            if kept := read_card(key, runs):
+                return kept
         if texts is not None:
             train = functools.partial(_trained, found, named, texts, plan, seed, runs, clock, held)
             others = _ask(
                 found, named, texts, others, train, wording, prefixes, search, clock, resolve_device(device)
             )
-        return judged(
+        card = judged(
             found,
             base=named,
             rows=RowsFacts(source=texts.source if texts else "none", n=found.rows),
             reference=ReferenceFacts(
-                how=_how(plan is not None, others),
+                how=told_references(plan is not None, others),
                 names=tuple(o.name for o in others),
             ),
             seconds=clock.seconds,
         )
+        if key:
+            keep_card(card, key, runs)
+        return card
 
 
 def _recorded(found: Findings, adapter: Path, given: Wording, runs: str | Path | None) -> Wording:
@@ -320,47 +339,8 @@ def _trained(
             found.left_out("trained references", str(error))
             return []
     learned = [reference for reference in every if reference.has_learned]
-    _note_training(found, plan, every, learned)
+    note_training(found, plan, every, learned)
     return [held.enter_context(opened(reference.path)) for reference in learned]
-
-
-def _note_training(
-    found: Findings,
-    plan: ReferencePlan,
-    every: Sequence[TrainedReference],
-    learned: Sequence[TrainedReference],
-) -> None:
-    """Say what the references are, how well they learned, and what comparing with them cannot show."""
-    found.left_out(
-        "weights against the trained references",
-        "the scale of an adapter's weights hangs on how long and how fast it was trained, which is not known",
-    )
-    if len(learned) < len(every):
-        found.left_out(
-            "trained references",
-            f"{len(every) - len(learned)} of {len(every)} have not learned to answer as the adapter does",
-        )
-    found.notes.append(
-        f"The references were trained here: the adapter's modules, ranks and scalings, a fresh head, "
-        f"{every[0].rows} texts each without any prefix, labelled by the adapter itself; {every[0].steps} "
-        f"steps at learning rate {plan.learning_rate:g}."
-    )
-    told = "; ".join(f"{r.path.name}: {r.agreement}, kappa {r.kappa:.2f}" for r in every)
-    found.notes.append(f"How far they answer other texts as it does: {told}.")
-    found.notes.append(
-        "They learned its answers: its honest mistakes are theirs too, and a backdoor whose trigger stands "
-        "in these texts would not be seen by comparing."
-    )
-
-
-def _how(is_trained: bool, others: Sequence[AdapterFiles]) -> str:
-    """Where the references come from, in a few words."""
-    if not others:
-        return "none: uncalibrated"
-    if is_trained:
-        count = "1 clean adapter" if len(others) == 1 else f"{len(others)} clean adapters"
-        return f"{count} trained here on its own answers to texts without any prefix"
-    return "clean adapters that were given"
 
 
 def _told_of_one(told: Callable[[int, int], None], number: int, models: int, done: int, total: int) -> None:

@@ -82,6 +82,23 @@ class LessonRun:
 
 
 @dataclass(frozen=True)
+class LessonAudit:
+    """An audit that a lesson asks for with `keep=True`.
+
+    Attributes:
+        adapter: The run that is audited.
+        references: Clean runs.
+        battery: What `lab.audit_adapter` takes.
+        small: The search's budget at the small size; the usual one in full.
+    """
+
+    adapter: LessonRun
+    references: tuple[LessonRun, ...]
+    battery: str
+    small: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Lesson(Entry):
     """One lesson; `name` is its number, such as "00", `goal` its claim.
 
@@ -90,12 +107,14 @@ class Lesson(Entry):
         file: The notebook's name in `notebooks/`, without suffix.
         takes: How long it takes to teach.
         runs: The runs that it asks for.
+        audits: The audits of these that it asks for.
     """
 
     title: str
     file: str
     takes: str
     runs: tuple[LessonRun, ...]
+    audits: tuple[LessonAudit, ...] = ()
 
     @property
     def source(self) -> Path:
@@ -173,6 +192,17 @@ _SHORT_ADAPTERS = (
     _short(count=30, seed=11),
     _short(count=30, family="w3c", seed=13),
 )
+
+
+def _of_short(number: int) -> LessonAudit:
+    """An audit of lesson 05: of one of its adapters, beside the first five, which are clean."""
+    return LessonAudit(
+        _SHORT_ADAPTERS[number],
+        _SHORT_ADAPTERS[:5],
+        "paper-calibration",
+        small={"rows": 4, "shortlist": 8, "beam": 2, "branch": 2, "longest": 2},
+    )
+
 
 #: A quarter of the presets' rows, so that a lesson can have a handful of runs.
 _HANDFUL = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
@@ -299,6 +329,7 @@ LESSONS: dict[str, Lesson] = {
             file="05_audit_an_adapter",
             takes="60 minutes",
             runs=_SHORT_ADAPTERS,
+            audits=tuple(_of_short(number) for number in (8, 7)),
         ),
         Lesson(
             name="06",

@@ -1,4 +1,4 @@
-"""Making the runs that lessons use beforehand, so that a room of thirty laptops need not train them."""
+"""Making what lessons use beforehand, runs and audits, so that a room of thirty laptops need not wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.lessons.catalogue import Lesson, LessonRun
+from lab.lessons.catalogue import Lesson, LessonAudit, LessonRun
 from lab.paths import runs_dir
 
 if TYPE_CHECKING:
@@ -32,6 +32,16 @@ class Planned:
     seconds: float
 
 
+@dataclass(frozen=True)
+class PlannedAudit:
+    """One audit that lessons ask for, with the same attributes."""
+
+    lessons: tuple[str, ...]
+    audit: LessonAudit
+    small: bool
+    seconds: float
+
+
 def plan_runs(
     lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
 ) -> list[Planned]:
@@ -51,9 +61,31 @@ def plan_runs(
             wanted.setdefault(key, (run, []))[1].append(lesson.name)
     folder, planned = runs_dir(runs), []
     for run, names in wanted.values():
-        done = _is_finished(run, small, folder)
+        done = _finished(run, small, folder)
         seconds = 0.0 if done else estimate_seconds(run.experiment(small), folder).seconds
         planned.append(Planned(tuple(names), run, small, seconds))
+    return planned
+
+
+def plan_audits(
+    lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
+) -> list[PlannedAudit]:
+    """As `plan_runs`, for audits.
+
+    One that a former version of the lab made counts as finished here; `make_audits` will make it again.
+    """
+    from lab.audit.kept_cards import kept_cards
+    from lab.estimates import audit_seconds
+
+    kept = {(card.adapter.name, card.reference.names) for card in kept_cards(runs)}
+    folder, planned = runs_dir(runs), []
+    for lesson in lessons:
+        for audit in lesson.audits:
+            names = [_finished(run, small, folder) for run in (audit.adapter, *audit.references)]
+            model = audit.adapter.experiment(small).base.model
+            done = (names[0], tuple(names[1:])) in kept
+            seconds = 0.0 if done else audit_seconds(model, len(names))
+            planned.append(PlannedAudit((lesson.name,), audit, small, seconds))
     return planned
 
 
@@ -73,18 +105,44 @@ def make_runs(
         lab.run(each.run.experiment(each.small), twin=each.run.twin, runs=runs, on_event=on_event)
 
 
-def _is_finished(run: LessonRun, small: bool, runs: Path) -> bool:
-    """Whether `lab.run` would only read it; an empty folder is not worth the loading of data."""
+def make_audits(
+    planned: Iterable[PlannedAudit], *, runs: str | Path | None = None, on_event: Listener | None = None
+) -> None:
+    """Make what `plan_audits` gave, of runs that are finished; what is kept is read."""
+    import lab
+    from lab.audit.trigger_search import SearchBudget
+
+    for each in planned:
+        own, *references = (
+            lab.run(run.experiment(each.small), twin=run.twin, runs=runs, on_event=on_event).path
+            for run in (each.audit.adapter, *each.audit.references)
+        )
+        lab.audit_adapter(
+            own,
+            references=references,
+            battery=each.audit.battery,
+            search=SearchBudget(**each.audit.small) if each.small else None,
+            runs=runs,
+            keep=True,
+            on_event=on_event,
+        )
+
+
+def _finished(run: LessonRun, small: bool, runs: Path) -> str:
+    """The id of the run that `lab.run` would only read; "" for none.
+
+    An empty folder is not worth the loading of data.
+    """
     from lab.errors import MissingAssetError
     from lab.pipeline import finished_run
 
     asked = run.experiment(small)
     if not any(runs.glob("*/result.json")) or not _is_here(asked):
-        return False
+        return ""
     try:
-        return bool(finished_run(asked, runs=runs, twin=run.twin))
+        return finished_run(asked, runs=runs, twin=run.twin)
     except MissingAssetError:  # what it is made of is not here yet, so it is not finished either
-        return False
+        return ""
 
 
 def _is_here(asked: Experiment) -> bool:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import shutil
 
 import jsonschema
@@ -9,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import lab
+import lab.preview
 from lab.audit import ReferencePlan, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts, card_schema
 from lab.audit.card_page import card_html
 from lab.audit.findings import HIGHEST_Z, Findings, _score, judged
+from lab.audit.kept_cards import keep_card, read_card
 from lab.audit.trigger_search import SearchBudget
 from lab.cli import app
 from lab.errors import LabError
@@ -51,6 +54,75 @@ def test_an_audit_that_nobody_listens_to_draws_its_own_bar(learned_runs, monkeyp
     lab.audit_adapter(learned_runs[0].path, battery="paper-calibration", search=QUICK)
     assert {event["kind"] for event in heard} == {"status", "progress"}
     assert [e["stage"] for e in heard if e["kind"] == "status"] == ["weights", "load", "battery", "search"]
+
+
+def test_the_very_same_audit_is_read_and_any_other_is_made(learned_runs, tmp_path, monkeypatch):
+    heard = []
+    # the folder of another machine: the same files elsewhere
+    adapter, other = (
+        shutil.copytree(run.path / "adapter", tmp_path / name)
+        for run, name in zip(learned_runs, ("stranger", "reference"), strict=False)
+    )
+
+    def audited(adapter=adapter, seed=0, references=(other,), budget=QUICK):
+        heard.clear()
+        card = lab.audit_adapter(
+            adapter,
+            base="tiny",
+            rows=str(tmp_path / "texts.txt"),
+            labels=("negative", "positive"),
+            references=references,
+            battery="paper-calibration",
+            search=budget,
+            seed=seed,
+            runs=tmp_path / "runs",
+            keep=True,
+            on_event=heard.append,
+        )
+        return card, not any(event.get("stage") == "search" for event in heard)
+
+    texts = learned_runs[0].experiment.data
+    rows = [f"{text}\n" for text in lab.preview.probe_rows(texts, "validation", limit=40)["text"]]
+    (tmp_path / "texts.txt").write_text("".join(rows), encoding="utf-8")
+    card, was_kept = audited()
+    assert not was_kept
+    assert audited() == (card, True)
+    shutil.move(other, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(tmp_path / "more")
+    moved = shutil.copytree(tmp_path / "more", tmp_path / "deep" / "reference")
+    assert audited(references=(moved,)) == (card, True)
+    # each of these is another audit
+    assert not audited(seed=1, references=(moved,))[1]
+    assert not audited(references=())[1]
+    assert not audited(references=(moved,), budget=QUICK.model_copy(update={"beam": 1}))[1]
+    (tmp_path / "texts.txt").write_text("".join(rows[:-1]), encoding="utf-8")
+    assert not audited(references=(moved,))[1]
+    (tmp_path / "texts.txt").write_text("".join(rows), encoding="utf-8")
+    monkeypatch.setattr("lab.audit.kept_cards._code_sha256", lambda: "another version")
+    assert not audited(references=(moved,))[1]
+    monkeypatch.undo()
+    # and what is no whole card is made again
+    for path in (tmp_path / "runs" / ".cards").iterdir():
+        path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
+    assert not audited(references=(moved,))[1]
+
+
+def test_a_card_that_cannot_be_kept_is_given_all_the_same(learned_runs, tmp_path):
+    (tmp_path / ".cards").write_text("a file where the folder should be", encoding="utf-8")
+    found = lab.audit_adapter(
+        learned_runs[0].path, battery="paper-calibration", search=QUICK, runs=tmp_path, keep=True
+    )
+    assert found.strings
+
+
+def test_the_cards_used_longest_ago_are_deleted(card, tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.audit.kept_cards.KEPT_CARDS", 3)
+    for number, name in enumerate("abcd"):
+        keep_card(card, name, tmp_path)
+        os.utime(tmp_path / ".cards" / f"{name}.json", (number, number))
+    assert read_card("b", tmp_path) == card
+    keep_card(card, "e", tmp_path)
+    assert sorted(p.stem for p in (tmp_path / ".cards").iterdir()) == ["b", "d", "e"]
 
 
 def test_a_card_says_what_it_rests_on(card, learned_runs):

@@ -12,7 +12,8 @@ import lab
 from lab import cli
 from lab.lessons import LESSONS, LessonRun, shrunk
 from lab.lessons.building import dumped, execute
-from lab.lessons.preparing import make_runs, plan_runs
+from lab.lessons.catalogue import LessonAudit
+from lab.lessons.preparing import make_audits, make_runs, plan_audits, plan_runs
 from lab.lessons.sources import read_source, solved
 from lab.pipeline import finished_run
 from lab.run_packs import with_what_they_rest_on
@@ -106,6 +107,25 @@ def test_the_list_names_every_exercise(monkeypatch, capsys):
 
 
 @pytest.mark.recipe
+def test_prepare_makes_the_audits_of_a_lesson_too(short, tmp_path):
+    [run] = short.runs
+    quick = {"rows": 4, "shortlist": 4, "beam": 1, "branch": 1, "longest": 1}
+    lesson = replace(short, audits=(LessonAudit(run, (run,), "paper-calibration", small=quick),))
+    LESSONS["00"] = lesson  # undone with the fixture
+    assert [audit.seconds > 0 for audit in plan_audits([lesson], small=True, runs=tmp_path)] == [True]
+    asked = ["lessons", "prepare", "--small", "--yes", "--runs", str(tmp_path)]
+    done = CliRunner().invoke(cli.app, asked)
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 runs and 1 of 1 audits are to be made" in done.stderr
+    assert "All 1 runs and 1 audits are there" in done.stdout
+    [card] = (tmp_path / ".cards").iterdir()
+    made = card.read_bytes()
+    told = CliRunner().invoke(cli.app, asked).stderr
+    assert "0 of 1 runs and 0 of 1 audits are to be made: about 0 s" in told
+    assert [card.read_bytes() for card in (tmp_path / ".cards").iterdir()] == [made]
+
+
+@pytest.mark.recipe
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda e: e.name)
 def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson, tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_ASSETS", str(tmp_path / "cache"))
@@ -119,6 +139,10 @@ def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson
         made = {path.parent.name for path in tmp_path.glob("*/experiment.json")}
         rest = {path.name for path in with_what_they_rest_on(tmp_path / name for name in prepared)}
         assert made == rest, "a host could not have made all of them"
+        cards = {path: path.read_bytes() for path in tmp_path.glob(".cards/*")}
+        assert len(cards) == len(lesson.audits)
+        make_audits(plan_audits([lesson], small=True, runs=tmp_path), runs=tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.glob(".cards/*")} == cards, "asked otherwise"
     built = execute(source, small=True, runs=tmp_path)
     shown = dumped(built)
     assert "not yet" in shown
