@@ -3,10 +3,9 @@
     lab reproduce rora --runs RUNS
     python benchmarks/keep_pass.py rora RUNS [TABLES]
 
-A source's lines take the place of its former ones; those of sources that RUNS holds nothing of stay. With
+A source takes the place of its former lines once all of its cells are finished; others keep theirs. With
 TABLES, a folder, each source's cells are written there too, as `lab sweep --csv` writes them: what
-`rora_table.py` and `sweep_table.py` make the lines of data/reference/<arxiv>.csv from. For that, cells that
-are not finished would be trained.
+`rora_table.py` and `sweep_table.py` make the lines of data/reference/<arxiv>.csv from.
 """
 
 from __future__ import annotations
@@ -19,14 +18,17 @@ import pandas as pd
 import lab
 from lab.paper_cards import PaperClaims, load_claims
 from lab.paper_cards.passes import pass_path, pass_table
-from lab.paper_cards.reproducing import run_source
+from lab.paper_cards.reproducing import SEEDS, run_source, steps
 
 DIGITS = 6
 
 
 def keep(claims: PaperClaims, runs: Path) -> list[str]:
     """Write a paper's pass; returns the sources whose lines are new."""
-    new = pass_table(claims, lab.list_runs(runs), runs).round(DIGITS)
+    listing = lab.list_runs(runs)
+    whole = [step.name for step in steps(claims, "cpu", SEEDS, listing) if step.cells and not step.missing]
+    new = pass_table(claims, listing, runs).round(DIGITS)
+    new = new[new["source"].isin(whole)]
     target = pass_path(claims.paper.arxiv)
     target.parent.mkdir(parents=True, exist_ok=True)
     measured = list(dict.fromkeys(new["source"]))
