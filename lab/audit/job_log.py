@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.files import write_json
+from lab.signals import interrupted_by
 from lab.store import RunFolder
 
 #: Seconds between two looks for the file `stop`, and between two lines of progress.
@@ -77,20 +78,15 @@ def _explained(error: Exception) -> dict[str, Any]:
 @contextlib.contextmanager
 def _stop_heeded(folder: Path) -> Iterator[None]:
     """Let a file `stop`, or SIGTERM, end the work as Ctrl-C would: temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     # started by a shell's background job, this process would ignore SIGINT
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(folder / "stop", ended), daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with interrupted_by(signal.SIGINT, signal.SIGTERM) as is_main:
+        ended = threading.Event()
+        if is_main:
+            threading.Thread(target=_watch, args=(folder / "stop", ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 def _watch(stop: Path, ended: threading.Event) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lab.game.dealing import ADAPTERS, POOL, Candidate, as_candidate, deal_match
 from lab.game.match import Match, check_budget, clean_name, games_dir
 from lab.game.rules import RULES
 from lab.registry import lookup
+from lab.signals import interrupted_by
 
 #: As in the cohort "minilm", of one rank, so that all files are equally large.
 SETTINGS: dict[str, Any] = {
@@ -82,13 +84,15 @@ def train_match(
     seed = secrets.randbelow(2**31) if seed is None else seed
     half = (adapters + 1) // 2  # of each kind, as the draw gives an odd one to either
     workshop = games_dir(runs) / f"training-{secrets.token_hex(6)}-key"
-    try:
-        found = _train(workshop, half, dict(changes or {}), seed, device, on_event or (lambda _: None))
-        return deal_match(
-            found, runs=runs, adapters=adapters, budget=budget, rule=rule, title=title, seed=seed
-        )
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+    # what is left behind would tell which adapters are backdoored
+    with interrupted_by(signal.SIGTERM):
+        try:
+            found = _train(workshop, half, dict(changes or {}), seed, device, on_event or (lambda _: None))
+            return deal_match(
+                found, runs=runs, adapters=adapters, budget=budget, rule=rule, title=title, seed=seed
+            )
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _train(

@@ -1,6 +1,10 @@
 """`lab game new` as a host calls it the evening before: once whole, on a tiny model, and its plan alone."""
 
 import json
+import os
+import signal
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -149,3 +153,19 @@ def test_a_host_who_stops_it_leaves_no_adapter_behind(monkeypatch, dealt):
     with pytest.raises(KeyboardInterrupt):
         train_match(adapters=4)
     assert not trainer.folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to hear")
+def test_what_ends_the_training_leaves_nothing_that_tells_the_truth(tmp_path, monkeypatch):
+    heard = signal.getsignal(signal.SIGTERM)
+
+    def killed(folder, *_):
+        (folder / "minilm-rfc-n30").mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr("lab.game.training._train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_match(runs=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(("training-", "minilm-"))]
+    assert signal.getsignal(signal.SIGTERM) is heard
