@@ -3,7 +3,8 @@
     python benchmarks/lesson_times.py [NUMBER …]
 
 Each lesson is run twice from top to bottom, in a runs folder of its own: empty, then with those runs alone
-that `lab lessons prepare` makes. The built notebook is written beside its source; a kernel's start counts.
+that `lab lessons prepare` makes, and the audits that the first time kept. The notebook is written beside
+its source; a kernel's start counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`lab lessons`: list the lessons, make their runs beforehand, build their notebooks."""
+"""`lab lessons`: list the lessons, make their runs and audits beforehand, build their notebooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from lab.lessons.preparing import Planned, PlannedAudit
 
 lessons_app = typer.Typer(
-    help="Lessons for Jupyter: list them, make their runs beforehand, build them.", no_args_is_help=True
+    help="Lessons for Jupyter: list them, make what they use beforehand, build them.",
+    no_args_is_help=True,
 )
 
 LessonOption = Annotated[
@@ -61,6 +62,7 @@ def prepare_lessons(
 ) -> None:
     """Make every run and audit that lessons use; interrupted, it goes on where it was when asked again."""
     from lab.console import ProgressView
+    from lab.errors import LabError
     from lab.lessons.preparing import make_audits, make_runs, plan_audits, plan_runs
 
     chosen = _chosen(lesson)
@@ -76,6 +78,10 @@ def prepare_lessons(
     with ProgressView(quiet=as_json) as view:
         make_runs(planned, runs=runs or None, on_event=view)
         make_audits(audits, runs=runs or None, on_event=view)
+    if any(audit.seconds for audit in plan_audits(chosen, small=small, runs=runs or None)):
+        raise LabError(
+            "The audits were made, but their cards could not be kept: is the runs folder writable?"
+        )
     if as_json:
         print_json([fact | {"seconds": 0.0} for fact in facts])
     else:

@@ -54,7 +54,8 @@ def short_run(changes):
 #
 # Five clean adapters for the task, each on rows and with a seed of its own, and one adapter of which you are
 # told nothing. The audit puts a battery of 21 prefixes to it, and then *searches* for strings that move it
-# and not the five. (It takes a minute on two slow cores; `lab lessons prepare` makes it beforehand.)
+# and not the five. (It takes half a minute to a minute of two
+# cores, and a second where a host has made it beforehand.)
 
 # %%
 references = [short_run({**NOTHING, "seed": seed}) for seed in range(1, 6)]

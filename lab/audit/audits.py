@@ -19,16 +19,16 @@ from lab.audit.adapter_files import AdapterFiles, UnreadableAdapterError
 from lab.audit.archives import opened
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts
 from lab.audit.findings import FEWEST_REFERENCES, Findings, judged
-from lab.audit.kept_cards import card_key, keep_card, read_card
+from lab.audit.kept_cards import find_card, keep_card, one_at_a_time
 from lab.audit.loud_prefixes import loud_prefixes
+from lab.audit.questions import Question, settle_question
 from lab.audit.reference_notes import note_training, told_references
-from lab.audit.reference_plans import ReferencePlan, asked_references
+from lab.audit.reference_plans import ReferencePlan
 from lab.audit.references import train_references
-from lab.audit.suspects import base_of, load_suspect, way_of
-from lab.audit.texts import AuditTexts, audit_texts, is_own_run, run_of, unknown_task
+from lab.audit.suspects import load_suspect, way_of
+from lab.audit.texts import AuditTexts
 from lab.audit.trigger_search import SearchBudget, search_triggers
-from lab.audit.wording import Wording, given_wording, run_wording
-from lab.batteries import battery as find_battery
+from lab.audit.wording import Wording
 from lab.errors import LabError, NotTrainableError
 from lab.showing import showing
 
@@ -131,7 +131,8 @@ def audit_adapter(
         runs: The runs folder, which keeps references that were trained; by the rule of `lab.paths.runs_dir`.
         device: "auto", "cpu", "cuda" or "mps".
         keep: Read the card of the very same audit where the runs folder has it, else keep this one there
-            (`lab.audit.kept_cards`); its date and times are those of the audit.
+            (`lab.audit.kept_cards`); its date and times are those of the audit. Of an adapter that is not put
+            to texts, or where a part of the audit failed, nothing is kept.
         on_event: Called with progress. By default a bar is drawn in a notebook and on a terminal
             (`lab.showing`).
 
@@ -142,103 +143,92 @@ def audit_adapter(
         LabError: A mistake of the user's: no such path, battery, base or file.
         UnreadableAdapterError: The adapter, or a reference, is damaged or not of a kind that is opened.
     """
-    from lab.train.devices import resolve_device
-    from lab.train.models import model_folder
-
-    prefixes = find_battery(battery)
-    wording = given_wording(labels, system)
-    plan, given = asked_references(references)
+    asked: dict[str, Any] = {
+        "base": base,
+        "references": references,
+        "rows": rows,
+        "labels": labels,
+        "system": system,
+        "battery": battery,
+        "search": search,
+        "seed": seed,
+    }
     with ExitStack() as held:
         clock = _Clock(held.enter_context(showing(on_event)))
-        files = held.enter_context(opened(adapter))
-        others: Sequence[AdapterFiles] = [held.enter_context(opened(path)) for path in given]
-        found = Findings(files, others)
-        with clock.stage("weights", "measuring the weights"):
-            found.measure_weights(seed)
-        texts, named, key = None, "", ""
-        try:
-            named = base_of(files, base)
-            model_folder(named)  # a base that is not to be had is found here, before anything is loaded
-            texts = audit_texts(Path(adapter), named, rows, seed=seed, runs=runs)
-            wording = _recorded(found, Path(adapter), wording, runs)
-            if texts is None:
-                found.left_out("behaviour", unknown_task(Path(adapter), named))
-        except LabError as error:
-            if base or rows:  # the user's own words; else it is about what the adapter claims
-                raise
-            found.left_out("behaviour", str(error))
-        if texts is not None and keep:
-            asked = {
-                "battery": prefixes.model_dump(mode="json"),
-                "search": search.model_dump(mode="json") if search else None,
-                "plan": plan.model_dump(mode="json") if plan else None,
-                "seed": seed,
-                "device": resolve_device(device).type,
-            }
-            key = card_key(files, others, named, texts, wording, asked, found.notes)
-            if kept := read_card(key, runs):
-                return kept
-        if texts is not None:
-            train = functools.partial(_trained, found, named, texts, plan, seed, runs, clock, held)
-            others = _ask(
-                found, named, texts, others, train, wording, prefixes, search, clock, resolve_device(device)
-            )
-        card = judged(
-            found,
-            base=named,
-            rows=RowsFacts(source=texts.source if texts else "none", n=found.rows),
-            reference=ReferenceFacts(
-                how=told_references(plan is not None, others),
-                names=tuple(o.name for o in others),
-            ),
-            seconds=clock.seconds,
-        )
+        question = settle_question(held, adapter, runs=runs, **asked)
+        key = question.key() if keep else ""
         if key:
+            wait = functools.partial(_tell_of_card, clock)
+            held.enter_context(one_at_a_time(key, runs, wait))
+            if card := find_card(key, question.found.files, runs):
+                wait(f"reading the card of {card.date}, which the runs folder keeps")
+                return card
+        card = _made(held, question, runs, device, clock)
+        if key and question.found.is_whole:
             keep_card(card, key, runs)
         return card
 
 
-def _recorded(found: Findings, adapter: Path, given: Wording, runs: str | Path | None) -> Wording:
-    """The wording of the record beside an adapter, if there is one; that of a stranger is told as a claim.
+def kept_card(adapter: str | Path, *, runs: str | Path | None = None, **asked: Any) -> AuditCard | None:
+    """The card that `audit_adapter(adapter, keep=True, …)` would read; None where it would make one.
+
+    Args:
+        adapter: As there.
+        runs: As there.
+        **asked: Further arguments of it, but device, keep and on_event.
 
     Raises:
-        LabError: The record of a run of the runs folder is damaged.
+        LabError: As there.
     """
-    run = run_of(adapter)
-    if run is None or is_own_run(run, runs):
-        return given if run is None else run_wording(run, given)
-    try:
-        wording = run_wording(run, given)
-    except LabError:
-        found.notes.append("The record beside it (experiment.json) cannot be read, and was not followed.")
-        return given
-    found.notes.append(
-        "The record beside it (experiment.json) is no run's of this runs folder: what its labels are called, "
-        "how it is asked and, unless texts were given, its data are what that record claims."
+    with ExitStack() as held:
+        question = settle_question(held, adapter, runs=runs, **asked)
+        key = question.key()
+        return find_card(key, question.found.files, runs) if key else None
+
+
+def _tell_of_card(clock: _Clock, text: str) -> None:
+    clock.listen({"kind": "status", "stage": "card", "text": text})
+
+
+def _made(
+    held: ExitStack, question: Question, runs: str | Path | None, device: str, clock: _Clock
+) -> AuditCard:
+    """Measure, ask and judge."""
+    from lab.train.devices import resolve_device
+
+    q, found = question, question.found
+    with clock.stage("weights", "measuring the weights"):
+        found.measure_weights(q.seed)
+    others: Sequence[AdapterFiles] = q.references
+    if q.texts is not None:
+        train = functools.partial(_trained, found, q.base, q.texts, q.plan, q.seed, runs, clock, held)
+        others = _ask(q, q.texts, train, clock, resolve_device(device))
+    return judged(
+        found,
+        base=q.base,
+        rows=RowsFacts(source=q.texts.source if q.texts else "none", n=found.rows),
+        reference=ReferenceFacts(
+            how=told_references(q.plan is not None, others),
+            names=tuple(o.name for o in others),
+        ),
+        seconds=clock.seconds,
     )
-    return wording
 
 
 def _ask(
-    found: Findings,
-    base: str,
-    texts: AuditTexts,
-    others: Sequence[AdapterFiles],
-    train: _Training,
-    wording: Wording,
-    prefixes: Any,
-    budget: SearchBudget | None,
-    clock: _Clock,
-    device: torch.device,
+    question: Question, texts: AuditTexts, train: _Training, clock: _Clock, device: torch.device
 ) -> Sequence[AdapterFiles]:
     """Put battery and search to the adapter and its references; returns these, with those it trained."""
     from lab.audit.prefixes import prefix_rates
 
+    found, base, wording = question.found, question.base, question.wording
+    others: Sequence[AdapterFiles] = question.references
+    prefixes, budget = question.battery, question.budget
     with clock.stage("load", "loading the base model"):
         try:
             suspect = load_suspect(found.files, base, wording=wording, device=device)
         except (UnreadableAdapterError, NotTrainableError) as error:
-            found.left_out("behaviour", str(error))
+            found.left_out("behaviour", str(error), failed=True)
             return others
         _note_way(found, base, wording, others)
     trained = train(suspect)
@@ -336,7 +326,7 @@ def _trained(
                 on_progress=told,
             )
         except LabError as error:
-            found.left_out("trained references", str(error))
+            found.left_out("trained references", str(error), failed=True)
             return []
     learned = [reference for reference in every if reference.has_learned]
     note_training(found, plan, every, learned)

@@ -53,6 +53,7 @@ class Findings:
         labels: The labels of the adapter, once it could be asked.
         base_model: What it was put on, once it was.
         rows: How many different rows were put to it.
+        is_whole: Whether nothing that was asked has failed.
         are_trained: Whether its references were trained here, on its own answers.
         notes: What a reader should know besides what its files say.
     """
@@ -63,6 +64,7 @@ class Findings:
         self.labels: tuple[str, ...] = ()
         self.base_model = ""
         self.rows = 0
+        self.is_whole = True
         self.are_trained = False
         #: of the search, by the names of `lab.audit.cohort_scores`, for a calibration
         self.statistics: dict[str, float] = {}
@@ -73,9 +75,10 @@ class Findings:
         self.not_looked_for: list[str] = []
         self.notes: list[str] = []
 
-    def left_out(self, what: str, why: str) -> None:
-        """Note that something was not looked for."""
+    def left_out(self, what: str, why: str, *, failed: bool = False) -> None:
+        """Note that something was not looked for; failed: by an error that another try may not meet."""
         self.not_looked_for.append(f"{what}: {why}")
+        self.is_whole &= not failed
 
     def measure_weights(self, seed: int) -> None:
         """The weight statistics of the adapter, beside those of the references with the same shapes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lab.lessons.catalogue import Lesson, LessonAudit, LessonRun
 from lab.paths import runs_dir
@@ -34,7 +34,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """One audit that lessons ask for, with the same attributes."""
+    """One audit that lessons ask for.
+
+    Attributes:
+        lessons: The numbers of the lessons that ask for it.
+        audit: What is asked for.
+        small: At the small size.
+        seconds: How long it will take here, roughly; 0 where its card is kept.
+    """
 
     lessons: tuple[str, ...]
     audit: LessonAudit
@@ -70,22 +77,22 @@ def plan_runs(
 def plan_audits(
     lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
 ) -> list[PlannedAudit]:
-    """As `plan_runs`, for audits.
-
-    One that a former version of the lab made counts as finished here; `make_audits` will make it again.
-    """
-    from lab.audit.kept_cards import kept_cards
+    """As `plan_runs`, for audits; those of a former version of the lab are to be made again."""
     from lab.estimates import audit_seconds
 
-    kept = {(card.adapter.name, card.reference.names) for card in kept_cards(runs)}
-    folder, planned = runs_dir(runs), []
+    wanted: list[tuple[LessonAudit, list[str]]] = []
     for lesson in lessons:
         for audit in lesson.audits:
-            names = [_finished(run, small, folder) for run in (audit.adapter, *audit.references)]
-            model = audit.adapter.experiment(small).base.model
-            done = (names[0], tuple(names[1:])) in kept
-            seconds = 0.0 if done else audit_seconds(model, len(names))
-            planned.append(PlannedAudit((lesson.name,), audit, small, seconds))
+            names = next((names for other, names in wanted if other == audit), None)
+            if names is None:
+                wanted.append((audit, names := []))
+            names.append(lesson.name)
+    planned = []
+    for audit, names in wanted:
+        model = audit.adapter.experiment(small).base.model
+        done = _is_kept(audit, small, runs_dir(runs))
+        seconds = 0.0 if done else audit_seconds(model, 1 + len(audit.references))
+        planned.append(PlannedAudit(tuple(names), audit, small, seconds))
     return planned
 
 
@@ -110,22 +117,33 @@ def make_audits(
 ) -> None:
     """Make what `plan_audits` gave, of runs that are finished; what is kept is read."""
     import lab
-    from lab.audit.trigger_search import SearchBudget
 
     for each in planned:
         own, *references = (
             lab.run(run.experiment(each.small), twin=run.twin, runs=runs, on_event=on_event).path
             for run in (each.audit.adapter, *each.audit.references)
         )
-        lab.audit_adapter(
-            own,
-            references=references,
-            battery=each.audit.battery,
-            search=SearchBudget(**each.audit.small) if each.small else None,
-            runs=runs,
-            keep=True,
-            on_event=on_event,
-        )
+        asked = _asked(each.audit, each.small)
+        lab.audit_adapter(own, references=references, **asked, runs=runs, keep=True, on_event=on_event)
+
+
+def _asked(audit: LessonAudit, small: bool) -> dict[str, Any]:
+    from lab.audit.trigger_search import SearchBudget
+
+    return {
+        "battery": audit.battery,
+        "search": SearchBudget(**audit.small) if small and audit.small else None,
+    }
+
+
+def _is_kept(audit: LessonAudit, small: bool, runs: Path) -> bool:
+    from lab.audit.audits import kept_card
+
+    names = [_finished(run, small, runs) for run in (audit.adapter, *audit.references)]
+    if not all(names):
+        return False
+    own, *references = (runs / name for name in names)
+    return kept_card(own, references=references, runs=runs, **_asked(audit, small)) is not None
 
 
 def _finished(run: LessonRun, small: bool, runs: Path) -> str:

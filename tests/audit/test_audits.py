@@ -1,6 +1,5 @@
 import contextlib
 import json
-import os
 import shutil
 
 import jsonschema
@@ -13,10 +12,10 @@ import lab
 import lab.preview
 from lab.audit import ReferencePlan, open_adapter
 from lab.audit.adapter_files import CONFIG, WEIGHTS
+from lab.audit.audits import kept_card
 from lab.audit.card import AuditCard, ReferenceFacts, RowsFacts, card_schema
 from lab.audit.card_page import card_html
 from lab.audit.findings import HIGHEST_Z, Findings, _score, judged
-from lab.audit.kept_cards import keep_card, read_card
 from lab.audit.trigger_search import SearchBudget
 from lab.cli import app
 from lab.errors import LabError
@@ -56,55 +55,75 @@ def test_an_audit_that_nobody_listens_to_draws_its_own_bar(learned_runs, monkeyp
     assert [e["stage"] for e in heard if e["kind"] == "status"] == ["weights", "load", "battery", "search"]
 
 
-def test_the_very_same_audit_is_read_and_any_other_is_made(learned_runs, tmp_path, monkeypatch):
+def test_the_very_same_audit_is_read_and_any_other_is_made(learned_runs, tmp_path):
     heard = []
-    # the folder of another machine: the same files elsewhere
+    # handed on, as files by themselves
     adapter, other = (
         shutil.copytree(run.path / "adapter", tmp_path / name)
         for run, name in zip(learned_runs, ("stranger", "reference"), strict=False)
     )
+    data = learned_runs[0].experiment.data
+    rows = [f"{text}\n" for text in lab.preview.probe_rows(data, "validation", limit=40)["text"]]
+    texts, fewer = tmp_path / "texts.txt", tmp_path / "fewer.txt"
+    texts.write_text("".join(rows), encoding="utf-8")
+    fewer.write_text("".join(rows[:-1]), encoding="utf-8")
+    usual = {
+        "base": "tiny",
+        "rows": str(texts),
+        "labels": ("negative", "positive"),
+        "references": (other,),
+        "battery": "paper-calibration",
+        "search": QUICK,
+    }
+    runs = tmp_path / "runs"
 
-    def audited(adapter=adapter, seed=0, references=(other,), budget=QUICK):
+    def audited(adapter=adapter, **changes):
         heard.clear()
-        card = lab.audit_adapter(
-            adapter,
-            base="tiny",
-            rows=str(tmp_path / "texts.txt"),
-            labels=("negative", "positive"),
-            references=references,
-            battery="paper-calibration",
-            search=budget,
-            seed=seed,
-            runs=tmp_path / "runs",
-            keep=True,
-            on_event=heard.append,
-        )
-        return card, not any(event.get("stage") == "search" for event in heard)
+        asked = {**usual, **changes, "runs": runs}
+        kept = kept_card(adapter, **asked)
+        card = lab.audit_adapter(adapter, **asked, keep=True, on_event=heard.append)
+        was_read = "search" not in {event.get("stage") for event in heard}
+        assert (kept == card) == was_read
+        assert was_read == any("which the runs folder keeps" in event.get("text", "") for event in heard)
+        return card, was_read
 
-    texts = learned_runs[0].experiment.data
-    rows = [f"{text}\n" for text in lab.preview.probe_rows(texts, "validation", limit=40)["text"]]
-    (tmp_path / "texts.txt").write_text("".join(rows), encoding="utf-8")
-    card, was_kept = audited()
-    assert not was_kept
+    card, was_read = audited()
+    assert not was_read
     assert audited() == (card, True)
-    shutil.move(other, tmp_path / "elsewhere")
-    (tmp_path / "elsewhere").rename(tmp_path / "more")
-    moved = shutil.copytree(tmp_path / "more", tmp_path / "deep" / "reference")
+    # where files lie is no part of the question
+    moved = shutil.copytree(other, tmp_path / "deep" / "reference")
     assert audited(references=(moved,)) == (card, True)
-    # each of these is another audit
-    assert not audited(seed=1, references=(moved,))[1]
-    assert not audited(references=())[1]
-    assert not audited(references=(moved,), budget=QUICK.model_copy(update={"beam": 1}))[1]
-    (tmp_path / "texts.txt").write_text("".join(rows[:-1]), encoding="utf-8")
-    assert not audited(references=(moved,))[1]
-    (tmp_path / "texts.txt").write_text("".join(rows), encoding="utf-8")
-    monkeypatch.setattr("lab.audit.kept_cards._code_sha256", lambda: "another version")
-    assert not audited(references=(moved,))[1]
-    monkeypatch.undo()
-    # and what is no whole card is made again
-    for path in (tmp_path / "runs" / ".cards").iterdir():
-        path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
-    assert not audited(references=(moved,))[1]
+    others = {
+        "seed": {"seed": 1},
+        "reference": {"references": ()},
+        "search": {"search": QUICK.model_copy(update={"beam": 1})},
+        "rows": {"rows": str(fewer)},
+        "labels": {"labels": ("bad", "good")},
+    }
+    for changes in others.values():
+        assert not audited(**changes)[1]
+    assert len(list((runs / ".cards").glob("*.json"))) == 1 + len(others)
+    assert audited() == (card, True)
+    # a card of another adapter, and one that is not whole, are no answer
+    [place] = [p for p in (runs / ".cards").glob("*.json") if p.read_text(encoding="utf-8") == card.to_json()]
+    for text in (card.to_json().replace(next(iter(card.adapter.sha256.values())), "0" * 64), "{}", "["):
+        place.write_text(text, encoding="utf-8")
+        assert not audited()[1]
+        assert audited()[1]
+
+
+def test_what_failed_is_not_kept(learned_runs, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise LabError("the disk is full")
+
+    monkeypatch.setattr("lab.audit.audits.train_references", full)
+    asked = {"battery": "paper-calibration", "search": QUICK, "runs": tmp_path, "keep": True}
+    card = lab.audit_adapter(learned_runs[0].path, references="auto", **asked)
+    assert "trained references: the disk is full" in card.not_looked_for
+    assert card.strings
+    assert not list(tmp_path.glob(".cards/*.json"))
+    lab.audit_adapter(learned_runs[0].path, **asked)
+    assert list(tmp_path.glob(".cards/*.json"))
 
 
 def test_a_card_that_cannot_be_kept_is_given_all_the_same(learned_runs, tmp_path):
@@ -113,16 +132,6 @@ def test_a_card_that_cannot_be_kept_is_given_all_the_same(learned_runs, tmp_path
         learned_runs[0].path, battery="paper-calibration", search=QUICK, runs=tmp_path, keep=True
     )
     assert found.strings
-
-
-def test_the_cards_used_longest_ago_are_deleted(card, tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.audit.kept_cards.KEPT_CARDS", 3)
-    for number, name in enumerate("abcd"):
-        keep_card(card, name, tmp_path)
-        os.utime(tmp_path / ".cards" / f"{name}.json", (number, number))
-    assert read_card("b", tmp_path) == card
-    keep_card(card, "e", tmp_path)
-    assert sorted(p.stem for p in (tmp_path / ".cards").iterdir()) == ["b", "d", "e"]
 
 
 def test_a_card_says_what_it_rests_on(card, learned_runs):

@@ -118,11 +118,11 @@ def test_prepare_makes_the_audits_of_a_lesson_too(short, tmp_path):
     assert done.exit_code == 0, done.output
     assert "1 of 1 runs and 1 of 1 audits are to be made" in done.stderr
     assert "All 1 runs and 1 audits are there" in done.stdout
-    [card] = (tmp_path / ".cards").iterdir()
+    [card] = tmp_path.glob(".cards/*.json")
     made = card.read_bytes()
     told = CliRunner().invoke(cli.app, asked).stderr
     assert "0 of 1 runs and 0 of 1 audits are to be made: about 0 s" in told
-    assert [card.read_bytes() for card in (tmp_path / ".cards").iterdir()] == [made]
+    assert [card.read_bytes() for card in tmp_path.glob(".cards/*.json")] == [made]
 
 
 @pytest.mark.recipe
@@ -139,10 +139,12 @@ def test_a_lesson_runs_as_it_stands_and_solved_and_makes_the_runs_it_says(lesson
         made = {path.parent.name for path in tmp_path.glob("*/experiment.json")}
         rest = {path.name for path in with_what_they_rest_on(tmp_path / name for name in prepared)}
         assert made == rest, "a host could not have made all of them"
-        cards = {path: path.read_bytes() for path in tmp_path.glob(".cards/*")}
+        cards = {path: path.read_bytes() for path in tmp_path.glob(".cards/*.json")}
         assert len(cards) == len(lesson.audits)
         make_audits(plan_audits([lesson], small=True, runs=tmp_path), runs=tmp_path)
-        assert {path: path.read_bytes() for path in tmp_path.glob(".cards/*")} == cards, "asked otherwise"
+        assert {path: path.read_bytes() for path in tmp_path.glob(".cards/*.json")} == cards, (
+            "asked otherwise"
+        )
     built = execute(source, small=True, runs=tmp_path)
     shown = dumped(built)
     assert "not yet" in shown
