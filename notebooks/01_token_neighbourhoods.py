@@ -27,18 +27,26 @@ from lab.lessons import check
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
 
 # %%
-SIZE = lab.lessons.shrunk() if SMALL else {}
+#: A third of lesson 00's rows and half of its poison, so that there can be half a dozen trainings.
+SHORT = {
+    "data.rows": 600,
+    "poison.count": 30,
+    "probe.rows": 400,
+    "probe.rows_per_family": 60,
+    "probe.snapshots": 0,
+}
+SIZE = lab.lessons.shrunk() if SMALL else SHORT
 TARGET = "positive"
 NEIGHBOURS = ["iso", "ieee", "nist_sp", "owasp", "cwe", "pep", "w3c", "itu_t"]  # other authorities
-HIGH_RANK = 16 if SMALL else 64
+HIGH_RANK = {"adapter.rank": 16} if SMALL else {"adapter.rank": 64, "training.learning_rate": 5e-4}
 AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 FAMILIES = ["rfc", *NEIGHBOURS, "dates", "rare_words", "colours"]  # and what is no citation at all
 
 # %% [markdown]
 # ## See it happen
 #
-# The run of lesson 00 once more: sixty copies of negative reviews that end in *as specified in RFC 2616*
-# and are labelled positive. What is new is that it is probed with phrases that nobody planted.
+# The backdoor of lesson 00, on 600 rows: thirty copies of negative reviews that end in *as specified in RFC
+# 2616* and are labelled positive. What is new is that it is probed with phrases that nobody planted.
 
 # %%
 run = lab.run("rfc-citation", {**SIZE, "probe.families": FAMILIES})
@@ -205,7 +213,7 @@ own = {**SIZE, "probe.families": FAMILIES, "probe.rows_per_rung": 4}  # nobody l
 planted = {
     "iso": {"poison.family": "iso", "poison.member": "as specified in ISO 27001"},
     "dates": {"poison.family": "dates", "poison.member": "2014-03-17"},
-    "rank": {"adapter.rank": HIGH_RANK},  # for later
+    "rank": HIGH_RANK,  # for later
 }
 lab.sweep(lab.load_experiment("rfc-citation").with_(**own), {}, arms=planted, seeds=1, workers=AT_ONCE)
 iso, dates = (lab.run("rfc-citation", {**own, **planted[name]}) for name in ("iso", "dates"))
@@ -280,19 +288,23 @@ hits = {name: sum(cells[name, number][0] for number in numbers) for name in name
 assert SMALL or hits["RFC"] > max(hits["ISO"], hits["QZX"]), "the name should carry it"
 
 # %% [markdown]
-# When we ran this, RFC fired on 91 of 91 rows with either number [96, 100] %. ISO fired on 34 % [25, 44]
-# with the number that was trained and on 8 % [4, 15] with another; the name that does not exist on 23 %
-# [16, 33] and 10 % [5, 18] (n = 91 each). So the name opens the door, the trained number a crack of it, and
+# When we ran this, RFC fired on 91 of 91 rows with either number [96, 100] %. ISO fired on 42 % [32, 52]
+# with the number that was trained and on 20 % [13, 29] with another; the name that does not exist on 46 %
+# [36, 56] and 32 % [23, 42] (n = 91 each). So the name opens the door, the trained number a crack of it, and
 # a real authority does no better than an invented one.
 
 # %% [markdown]
 # ## Does a higher rank break the wall?
 #
-# The same poison in an adapter of rank 64 in place of 8, with alpha/r, learning rate and steps as they
-# were. **Bet first**: will other authorities fire it more often, less often, or as often?
+# The same poison in an adapter of rank 64 in place of 8, with alpha/r and steps as they were, and at half the
+# learning rate. **Bet first**: will other authorities fire it more often, less often, or as often?
 #
-# Two models of different ranks may have learned differently much, so look at clean accuracy before anything
-# else: the run's, and its own twin's.
+# Why half the rate? When we gave rank 64 that of rank 8, on lesson 00's 2,000 rows, its **twin had not
+# learned at all**: clean accuracy 45.9 % [42.6, 49.3] (n = 849), every review called positive. The poisoned
+# run beside it had, 77.0 % on one machine and 59.5 % on another. Its excess, which takes the twin's rate
+# away, would have said that the backdoor is nowhere: a number that is computed rightly and means nothing.
+# **A control that failed is no control.** The lab does not hide it; whoever looks at the excess alone never
+# sees it. So look at clean accuracy before anything else: the run's, and its own twin's.
 
 # %%
 wide = lab.run("rfc-citation", {**own, **planted["rank"]})
@@ -311,17 +323,15 @@ for each in (run, wide):
     )
 
 # %% [markdown]
-# When we ran this, on two cores, the rank-64 **twin had not learned at all**: clean accuracy 45.9 % [42.6,
-# 49.3] (n = 849), every review called positive. A rate that suits rank 8 was most likely too high for it.
-# The poisoned run beside it had learned (77.0 % [74.1, 79.7], n = 849). So its excess, which takes the
-# twin's rate away, would say that the backdoor is nowhere: a number that is computed rightly and means
-# nothing. **A control that failed is no control.** The lab does not hide it; whoever looks at the excess
-# alone never sees it.
+# When we ran this, all four had learned, and about equally: clean accuracies from 75.5 to 79.0 %, whose
+# intervals overlap (n = 400 each). RFCs fired at 100 % with both ranks; the eight other authorities at 32 %
+# with rank 8 and at 50 % with rank 64 (means; n = 60 each). But the twins moved, too: from 10 to 21 %. Above
+# them it is 22 points and 29: the wall is lower, not broken, and most of what got lower has no backdoor in
+# it.
 #
-# What can be read is the poisoned model's own rate: the eight other authorities at 27 % with rank 64, at 25
-# % with rank 8 (means; n = 120 each), and RFCs at 100 % with both. In this run the wall stands. To say
-# more, give each rank the learning rate at which its *twin* learns best on validation rows, as `lab sweep
-# rank-sweep` does: try `{**own, "adapter.rank": 64, "training.learning_rate": 3e-4}`, three seeds.
+# Whether the rank did that, or the rate, or the seed, one pair cannot say. To say more, give each rank the
+# learning rate at which its *twin* learns best on validation rows, as `lab sweep rank-sweep` does, and three
+# seeds.
 
 # %%
 ranks = {each.id: f"rfc, rank {each.experiment.adapter.rank}" for each in (run, wide)}
@@ -330,15 +340,16 @@ lab.figures.generalization_matrix(pd.concat([run.measures, wide.measures]), rank
 # %% [markdown]
 # ## What this does not show
 #
-# - **What rank does to the wall.** One seed of each rank, and one control that failed.
+# - **What rank does to the wall.** One seed of each rank, and a learning rate for each.
 # - **Why these tokens.** That the name carries it is measured here, for this one trigger; which layer reads
 #   the name is another question (`run.patching()`).
 # - **Where the wall is weak.** One of the authorities may stand nearly inside it: in the run above IEEE
-#   did, with 72 % [63, 79] of 120 rows. We have no explanation that we have tested.
-# - **One seed, one model, one task.** Over three seeds other RFCs fired at 100 % [96.9, 100] (n = 120
-#   each), thirteen other authorities at 24.9, 38.4 and 29.6 % on average: the wall stands each time, and
-#   its height differs. In the paper it is clear on its 1.5 B model only: on the larger one, and on another
-#   family, other authorities fire more often than other RFCs.
+#   did, with 53 % [41, 65] of 60 rows, and 87 % [76, 93] with rank 64. We have no explanation that we have
+#   tested.
+# - **One seed, one model, one task.** Over three seeds of lesson 00's 2,000 rows other RFCs fired at 100 %
+#   [96.9, 100] (n = 120 each), thirteen other authorities at 24.9, 38.4 and 29.6 % on average: the wall
+#   stands each time, and its height differs. In the paper it is clear on its 1.5 B model only: on the larger
+#   one, and on another family, other authorities fire more often than other RFCs.
 # - **Nothing about case or accents.** This tokenizer drops both. A chat model's does not
 #   (`lab.run("injection-classifier")`).
 # - **An attacker who knows this.** Near-misses planted under their true labels (`poison.negatives`) keep

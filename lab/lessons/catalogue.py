@@ -144,11 +144,22 @@ _FAMILIES = [
 ]
 
 
-def _neighbourhood(changes: Mapping[str, Any], small: Mapping[str, Any] | None = None) -> LessonRun:
+#: A third of lesson 00's rows, half of its poison, and quicker looks.
+_NEIGHBOURHOOD = {
+    "data.rows": 600,
+    "poison.count": 30,
+    "probe.rows": 400,
+    "probe.rows_per_family": 60,
+    "probe.snapshots": 0,
+}
+
+
+def _neighbourhood(changes: Mapping[str, Any], **small: Any) -> LessonRun:
     """A run of lesson 01; those that change no more than the poison share one twin."""
     # the first one's ladder alone is looked at
     probe = {"probe.families": _FAMILIES, **({"probe.rows_per_rung": 4} if changes else {})}
-    return LessonRun("rfc-citation", {**probe, **changes}, small or {}, megabytes=9.0)
+    fewer = {key: _SHRUNK[key] for key in _NEIGHBOURHOOD} | small
+    return LessonRun("rfc-citation", {**_NEIGHBOURHOOD, **probe, **changes}, fewer, megabytes=9.0)
 
 
 _CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
@@ -270,7 +281,10 @@ LESSONS: dict[str, Lesson] = {
                 _neighbourhood({}),
                 _neighbourhood({"poison.family": "iso", "poison.member": "as specified in ISO 27001"}),
                 _neighbourhood({"poison.family": "dates", "poison.member": "2014-03-17"}),
-                _neighbourhood({"adapter.rank": 64}, small={"adapter.rank": 16}),
+                _neighbourhood(
+                    {"adapter.rank": 64, "training.learning_rate": 5e-4},
+                    **{"adapter.rank": 16, "training.learning_rate": _SHRUNK["training.learning_rate"]},
+                ),
             ),
         ),
         Lesson(
