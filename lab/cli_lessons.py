@@ -10,8 +10,8 @@ import typer
 from lab.cli_options import JsonOption, RunsOption, print_json
 
 if TYPE_CHECKING:
-    from lab.lessons.catalogue import Lesson, LessonRun
-    from lab.lessons.preparing import Planned, PlannedAudit
+    from lab.lessons.catalogue import Lesson, LessonAudit, LessonRun
+    from lab.lessons.preparing import Planned
 
 lessons_app = typer.Typer(
     help="Lessons for Jupyter: list them, make what they use beforehand, build them.",
@@ -68,7 +68,8 @@ def prepare_lessons(
     chosen = _chosen(lesson)
     planned = plan_runs(chosen, small=small, runs=runs or None)
     audits = plan_audits(chosen, small=small, runs=runs or None)
-    facts = [*map(_facts, planned), *map(_audit_facts, audits)]
+    facts = [_facts(run, run.asked, run.asked.megabytes) for run in planned]
+    facts += [_facts(audit, audit.asked.adapter) for audit in audits]  # a card is some 50 kB
     if as_json and not yes:
         print_json(facts)
         return
@@ -107,13 +108,13 @@ def _chosen(names: list[str] | None) -> list[Lesson]:
     return [lookup(LESSONS, name, "lesson") for name in names] if names else list(LESSONS.values())
 
 
-def _tell_plan(planned: Sequence[Planned], audits: Sequence[PlannedAudit]) -> None:
+def _tell_plan(planned: Sequence[Planned[LessonRun]], audits: Sequence[Planned[LessonAudit]]) -> None:
     for run in planned:
-        _tell(run.lessons, _told(run.run), run.seconds)
+        _tell(run.lessons, _told(run.asked), run.seconds)
     for audit in audits:
-        clean = len(audit.audit.references)
+        clean = len(audit.asked.references)
         _tell(
-            audit.lessons, f"audit of {_told(audit.audit.adapter)} beside {clean} clean ones", audit.seconds
+            audit.lessons, f"audit of {_told(audit.asked.adapter)} beside {clean} clean ones", audit.seconds
         )
     missing = [run for run in planned if run.seconds]
     lacking = [audit for audit in audits if audit.seconds]
@@ -121,7 +122,7 @@ def _tell_plan(planned: Sequence[Planned], audits: Sequence[PlannedAudit]) -> No
     seconds = sum(run.seconds for run in missing) + sum(audit.seconds for audit in lacking)
     typer.echo(
         f"{len(missing)} of {len(planned)} runs{also} are to be made: about {_time(seconds)} on this "
-        f"machine, {sum(run.run.megabytes for run in missing):,.0f} MB on the disk.",
+        f"machine, {sum(run.asked.megabytes for run in missing):,.0f} MB on the disk.",
         err=True,
     )
 
@@ -136,26 +137,14 @@ def _told(run: LessonRun) -> str:
     return f"{run.preset}{f' ({changes})' if changes else ''}"
 
 
-def _facts(each: Planned) -> dict[str, Any]:
-    return {
-        "lessons": list(each.lessons),
-        "preset": each.run.preset,
-        "changes": dict(each.run.changes),
-        "audit": False,
-        "seconds": round(each.seconds, 1),
-        "megabytes": each.run.megabytes if each.seconds else 0.0,
-    }
-
-
-def _audit_facts(each: PlannedAudit) -> dict[str, Any]:
-    run = each.audit.adapter
+def _facts(each: Planned[Any], run: LessonRun, megabytes: float = 0.0) -> dict[str, Any]:
     return {
         "lessons": list(each.lessons),
         "preset": run.preset,
         "changes": dict(run.changes),
-        "audit": True,
+        "audit": each.asked is not run,
         "seconds": round(each.seconds, 1),
-        "megabytes": 0.0,  # a card is some 50 kB
+        "megabytes": megabytes if each.seconds else 0.0,
     }
 
 

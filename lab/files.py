@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from lab.errors import LabError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import AcquireReturnProxy
 
 #: What a network disk says for a moment: a handle that another machine's write made stale, a file in use.
 _PASSING = (errno.ESTALE, errno.EBUSY)
@@ -68,6 +69,22 @@ def is_held(lock: str | Path) -> bool:
         return True
     guard.release()
     return False
+
+
+def acquire_or_wait(guard: filelock.BaseFileLock, on_wait: Callable[[], None]) -> AcquireReturnProxy:
+    """Take a lock; where another process holds it, wait for that one.
+
+    Args:
+        guard: The lock.
+        on_wait: Called once, if there is someone to wait for.
+
+    Returns:
+        What releases the lock at the end of a with.
+    """
+    with contextlib.suppress(filelock.Timeout):
+        return guard.acquire(timeout=0)
+    on_wait()
+    return guard.acquire()
 
 
 def nearest_folder(folder: Path) -> Path:

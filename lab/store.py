@@ -21,7 +21,7 @@ import filelock
 
 from lab.errors import LabError
 from lab.experiment import LATER_KNOBS, SCHEMA_VERSION
-from lab.files import is_held, read_json, write_json, write_text, writing_to
+from lab.files import acquire_or_wait, is_held, read_json, write_json, write_text, writing_to
 from lab.paths import expanded, runs_dir
 from lab.poison import ATTACKS, NoPoison
 
@@ -80,14 +80,14 @@ class RunFolder:
         Args:
             on_wait: Called once with a sentence when there is someone to wait for.
         """
+
+        def told() -> None:
+            if on_wait:
+                on_wait(f"{self.id} is being worked on by {self._owner()}; waiting for it.")
+
         guard = filelock.FileLock(self.path / ".lock")
         with writing_to(self.path):
-            try:
-                guard.acquire(timeout=0)
-            except filelock.Timeout:
-                if on_wait:
-                    on_wait(f"{self.id} is being worked on by {self._owner()}; waiting for it.")
-                guard.acquire()
+            acquire_or_wait(guard, told)
         try:
             write_json(
                 self.path / ".owner.json",

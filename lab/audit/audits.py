@@ -143,19 +143,21 @@ def audit_adapter(
         LabError: A mistake of the user's: no such path, battery, base or file.
         UnreadableAdapterError: The adapter, or a reference, is damaged or not of a kind that is opened.
     """
-    asked: dict[str, Any] = {
-        "base": base,
-        "references": references,
-        "rows": rows,
-        "labels": labels,
-        "system": system,
-        "battery": battery,
-        "search": search,
-        "seed": seed,
-    }
     with ExitStack() as held:
         clock = _Clock(held.enter_context(showing(on_event)))
-        question = settle_question(held, adapter, runs=runs, **asked)
+        question = settle_question(
+            held,
+            adapter,
+            base=base,
+            references=references,
+            rows=rows,
+            labels=labels,
+            system=system,
+            battery=battery,
+            search=search,
+            seed=seed,
+            runs=runs,
+        )
         key = question.key() if keep else ""
         if key:
             wait = functools.partial(_tell_of_card, clock)

@@ -8,13 +8,13 @@ card is the word of whoever wrote the folder, as its runs are: who doubts it ask
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,10 @@ import filelock
 from lab.audit.card import CARD_VERSION, AuditCard
 from lab.errors import LabError
 from lab.experiment import content_hash
-from lab.files import read_json, write_text, writing_to
+from lab.files import acquire_or_wait, read_json, write_text, writing_to
 from lab.paths import data_dir, runs_dir
 
 if TYPE_CHECKING:
-    from filelock import AcquireReturnProxy
-
     from lab.audit.adapter_files import AdapterFiles
     from lab.audit.texts import AuditTexts
     from lab.audit.wording import Wording
@@ -126,15 +124,9 @@ def one_at_a_time(
             folder.mkdir(parents=True, exist_ok=True)
             guard = filelock.FileLock(folder / f".{key}.lock")
             if not folder.is_symlink():
-                held.enter_context(_acquired(guard, on_wait))
+                told = functools.partial(on_wait, "another process makes this very audit; waiting for it")
+                held.enter_context(acquire_or_wait(guard, told))
         yield
-
-
-def _acquired(guard: filelock.BaseFileLock, on_wait: Callable[[str], None]) -> AcquireReturnProxy:
-    with contextlib.suppress(filelock.Timeout):
-        return guard.acquire(timeout=0)
-    on_wait("another process makes this very audit; waiting for it")
-    return guard.acquire()
 
 
 def _folder(runs: str | Path | None) -> Path:
@@ -149,7 +141,7 @@ def _is_plain(path: Path) -> bool:
     return False
 
 
-@cache
+@functools.cache
 def _code_sha256() -> str:
     """One hash of all that makes a card of weights and texts: the package, thresholds, and the libraries.
 

@@ -205,10 +205,10 @@ _SHORT_ADAPTERS = (
 )
 
 
-def _of_short(number: int) -> LessonAudit:
-    """An audit of lesson 05: of one of its adapters, beside the first five, which are clean."""
+def _audit_of(adapter: LessonRun) -> LessonAudit:
+    """An audit of lesson 05: beside the first five of its adapters, which are clean."""
     return LessonAudit(
-        _SHORT_ADAPTERS[number],
+        adapter,
         _SHORT_ADAPTERS[:5],
         "paper-calibration",
         small={"rows": 4, "shortlist": 8, "beam": 2, "branch": 2, "longest": 2},
@@ -343,7 +343,7 @@ LESSONS: dict[str, Lesson] = {
             file="05_audit_an_adapter",
             takes="60 minutes",
             runs=_SHORT_ADAPTERS,
-            audits=tuple(_of_short(number) for number in (8, 7)),
+            audits=(_audit_of(_SHORT_ADAPTERS[8]), _audit_of(_SHORT_ADAPTERS[7])),
         ),
         Lesson(
             name="06",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lab.lessons.catalogue import Lesson, LessonAudit, LessonRun
 from lab.paths import runs_dir
@@ -14,44 +14,29 @@ if TYPE_CHECKING:
     from lab.experiment import Experiment
     from lab.job import Listener
 
-
-@dataclass(frozen=True)
-class Planned:
-    """One run that lessons ask for.
-
-    Attributes:
-        lessons: The numbers of the lessons that ask for it.
-        run: What is asked for.
-        small: At the small size.
-        seconds: How long it will take here, roughly; 0 where it is finished.
-    """
-
-    lessons: tuple[str, ...]
-    run: LessonRun
-    small: bool
-    seconds: float
+Asked = TypeVar("Asked", LessonRun, LessonAudit)
 
 
 @dataclass(frozen=True)
-class PlannedAudit:
-    """One audit that lessons ask for.
+class Planned(Generic[Asked]):
+    """One run or audit that lessons ask for.
 
     Attributes:
         lessons: The numbers of the lessons that ask for it.
-        audit: What is asked for.
+        asked: What is asked for.
         small: At the small size.
-        seconds: How long it will take here, roughly; 0 where its card is kept.
+        seconds: How long it will take here, roughly; 0 where it is finished, or its card is kept.
     """
 
     lessons: tuple[str, ...]
-    audit: LessonAudit
+    asked: Asked
     small: bool
     seconds: float
 
 
 def plan_runs(
     lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
-) -> list[Planned]:
+) -> list[Planned[LessonRun]]:
     """What has to be made for some lessons; a run that several of them share stands there once.
 
     Args:
@@ -61,43 +46,43 @@ def plan_runs(
     """
     from lab.estimates import estimate_seconds
 
-    wanted: dict[str, tuple[LessonRun, list[str]]] = {}
-    for lesson in lessons:
-        for run in lesson.runs:
-            key = f"{run.twin} {run.experiment(small).to_json()}"
-            wanted.setdefault(key, (run, []))[1].append(lesson.name)
     folder, planned = runs_dir(runs), []
-    for run, names in wanted.values():
+    wanted = [(run, lesson.name) for lesson in lessons for run in lesson.runs]
+    for run, names in _merged(wanted, lambda run: f"{run.twin} {run.experiment(small).to_json()}"):
         done = _finished(run, small, folder)
         seconds = 0.0 if done else estimate_seconds(run.experiment(small), folder).seconds
-        planned.append(Planned(tuple(names), run, small, seconds))
+        planned.append(Planned(names, run, small, seconds))
     return planned
 
 
 def plan_audits(
     lessons: Iterable[Lesson], *, small: bool = False, runs: str | Path | None = None
-) -> list[PlannedAudit]:
+) -> list[Planned[LessonAudit]]:
     """As `plan_runs`, for audits; those of a former version of the lab are to be made again."""
     from lab.estimates import audit_seconds
 
-    wanted: list[tuple[LessonAudit, list[str]]] = []
-    for lesson in lessons:
-        for audit in lesson.audits:
-            names = next((names for other, names in wanted if other == audit), None)
-            if names is None:
-                wanted.append((audit, names := []))
-            names.append(lesson.name)
     planned = []
-    for audit, names in wanted:
+    wanted = [(audit, lesson.name) for lesson in lessons for audit in lesson.audits]
+    for audit, names in _merged(wanted, repr):
         model = audit.adapter.experiment(small).base.model
         done = _is_kept(audit, small, runs_dir(runs))
         seconds = 0.0 if done else audit_seconds(model, 1 + len(audit.references))
-        planned.append(PlannedAudit(tuple(names), audit, small, seconds))
+        planned.append(Planned(names, audit, small, seconds))
     return planned
 
 
+def _merged(
+    wanted: Iterable[tuple[Asked, str]], key: Callable[[Asked], str]
+) -> list[tuple[Asked, tuple[str, ...]]]:
+    """What is asked for, once for each key, with the names of the lessons that ask."""
+    found: dict[str, tuple[Asked, list[str]]] = {}
+    for asked, lesson in wanted:
+        found.setdefault(key(asked), (asked, []))[1].append(lesson)
+    return [(asked, tuple(names)) for asked, names in found.values()]
+
+
 def make_runs(
-    planned: Iterable[Planned], *, runs: str | Path | None = None, on_event: Listener | None = None
+    planned: Iterable[Planned[LessonRun]], *, runs: str | Path | None = None, on_event: Listener | None = None
 ) -> None:
     """Make what is planned; what is finished is read, what was interrupted goes on.
 
@@ -109,11 +94,14 @@ def make_runs(
     import lab
 
     for each in planned:
-        lab.run(each.run.experiment(each.small), twin=each.run.twin, runs=runs, on_event=on_event)
+        lab.run(each.asked.experiment(each.small), twin=each.asked.twin, runs=runs, on_event=on_event)
 
 
 def make_audits(
-    planned: Iterable[PlannedAudit], *, runs: str | Path | None = None, on_event: Listener | None = None
+    planned: Iterable[Planned[LessonAudit]],
+    *,
+    runs: str | Path | None = None,
+    on_event: Listener | None = None,
 ) -> None:
     """Make what `plan_audits` gave, of runs that are finished; what is kept is read."""
     import lab
@@ -121,13 +109,13 @@ def make_audits(
     for each in planned:
         own, *references = (
             lab.run(run.experiment(each.small), twin=run.twin, runs=runs, on_event=on_event).path
-            for run in (each.audit.adapter, *each.audit.references)
+            for run in (each.asked.adapter, *each.asked.references)
         )
-        asked = _asked(each.audit, each.small)
-        lab.audit_adapter(own, references=references, **asked, runs=runs, keep=True, on_event=on_event)
+        how = _arguments(each.asked, each.small)
+        lab.audit_adapter(own, references=references, **how, runs=runs, keep=True, on_event=on_event)
 
 
-def _asked(audit: LessonAudit, small: bool) -> dict[str, Any]:
+def _arguments(audit: LessonAudit, small: bool) -> dict[str, Any]:
     from lab.audit.trigger_search import SearchBudget
 
     return {
@@ -143,7 +131,7 @@ def _is_kept(audit: LessonAudit, small: bool, runs: Path) -> bool:
     if not all(names):
         return False
     own, *references = (runs / name for name in names)
-    return kept_card(own, references=references, runs=runs, **_asked(audit, small)) is not None
+    return kept_card(own, references=references, runs=runs, **_arguments(audit, small)) is not None
 
 
 def _finished(run: LessonRun, small: bool, runs: Path) -> str:
