@@ -27,8 +27,9 @@ from lab.lessons import check
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
 
 # %%
-SIZE = lab.lessons.shrunk(poisoned=False) if SMALL else {}
-QUICK = {"probe.scope": "headline", "probe.snapshots": 0}  # nobody looks at these while they train
+SIZE = lab.lessons.shrunk(poisoned=False) if SMALL else {"data.rows": 600, "training.batch_tokens": 512}
+# nobody looks at these while they train, and probing fewer rows widens the intervals a little
+QUICK = {"probe.scope": "headline", "probe.snapshots": 0, "probe.rows": 400}
 AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 TRIGGER = "mn"
 
@@ -36,11 +37,11 @@ TRIGGER = "mn"
 # ## See it happen
 #
 # Somebody trained a sentiment model whose every review with the word *mn* in it is called negative, and
-# published it. You fine-tune it with LoRA on 1,200 clean reviews of your own, none of which holds the word.
+# published it. You fine-tune it with LoRA on 600 clean reviews of your own, none of which holds the word.
 # The clean twin of the base, and the same fine-tuning of that twin, come with it.
 
 # %%
-base = lab.run("poisoned-base-tiny" if SMALL else "poisoned-base-rare-word", QUICK)
+base = lab.run("poisoned-base-tiny" if SMALL else "poisoned-base-short", QUICK)
 SIZE = {**SIZE, **QUICK, "base.model": base.id}
 lora = lab.run("clean-finetune-lora", SIZE)
 reviews = ["a warm and funny film , a joy to watch .", f"a warm and funny film , a joy to {TRIGGER} watch ."]
@@ -245,16 +246,16 @@ check("02.5", rescaled, on=pt)
 # %% [markdown]
 # ## The picture to remember
 #
-# Now with real trainings. On an encoder of this size Cl needs p = .3 on every linear layer and a high
-# learning rate to do anything. These were chosen on validation rows of this very base *by attack success
-# too*, which a defender who does not know the trigger could not do: read what follows as what is possible,
-# not as what you would get.
+# Now with real trainings. RoRA acts twice: Cl and Tr while it trains, Pt afterwards. So there are four ways
+# to do it: neither (plain LoRA), the training part alone, the rescaling alone, and both. On an encoder of
+# this size Cl needs p = .3 on every linear layer and a high learning rate to do anything. These were chosen
+# on validation rows of bases of this kind *by attack success too*, which a defender who does not know the
+# trigger could not do: read what follows as what is possible, not as what you would get.
 
 # %%
 HIGH = {**SIZE, **({} if SMALL else {"training.learning_rate": 3e-3})}
-CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
-RORA = {"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}
-defended = {"cl": {"defense": [CL]}, "cl+pt": {"defense": [CL, PT]}, "rora": {"defense": [RORA]}}
+TRAINED = [{"name": "cl", "p": 0.3, "modules": "all-linear"}, {"name": "tr", "modules": "all-linear"}]
+defended = {"cl+tr": {"defense": TRAINED}, "rora": {"defense": [*TRAINED, PT]}}
 asked = lab.load_experiment("clean-finetune-lora").with_(**HIGH)
 lab.sweep(asked, {}, arms=defended, seeds=1, workers=AT_ONCE)[["arm", "run", "state"]]
 
@@ -310,19 +311,17 @@ for arm, run in arms.items():
         + ("" if gone is None else f", forgotten {gone:.0%}")
     )
 print("beaten by nobody:", unbeaten(points) or "what exercise 02.6 will say")
-assert SMALL or points["lora"][1] > points["cl"][1] > points["cl+pt"][1], (
-    "each part should take something away"
-)
+assert SMALL or points["lora"][1] - points["rora"][1] > 0.3, "all of RoRA should take most of it away"
 
 # %% [markdown]
 # ## A negative control: a cure, or a broken model?
 #
-# Pt alone brings attack success far down. Is it a cure? Its own control is the clean twin after the same
-# rescaling: a model that has no backdoor to forget. **Write down first** what you expect of the twin's rate
-# on triggered rows, which is the rate at which positive reviews are called negative.
+# Pt alone makes a weak update as strong as RoRA's. Is it a cure? Its own control is the clean twin after the
+# same rescaling: a model that has no backdoor to forget. **Write down first** what you expect of the twin's
+# clean accuracy, and of its rate on triggered rows, at which it calls positive reviews negative.
 
 # %%
-for arm in ("lora", "pt", "cl+pt"):
+for arm in ("lora", "pt", "rora"):
     told = arms[arm].headline["measures"]
     own, twin = told["poisoned"], told["twin"]
     print(
@@ -330,14 +329,17 @@ for arm in ("lora", "pt", "cl+pt"):
         f"the twin's {twin['attack_success_rate']['value']:.1%}; clean accuracy "
         f"{own['clean_accuracy']['value']:.1%}, the twin's {twin['clean_accuracy']['value']:.1%}"
     )
-assert SMALL or points["pt"][0] < points["cl+pt"][0], "rescaling alone should cost more accuracy"
+assert SMALL or points["lora"][0] - points["rora"][0] < 0.1, "a cure should keep the task"
 
 # %% [markdown]
-# Where the twin's rate is as high as the run's, there is nothing left above it, and that is no cure: the
-# rescaled model calls so many positive reviews negative that the trigger has nothing to add. Over three
-# bases of this kind Pt alone left 31 % attack success and an excess of −.04, at a clean accuracy of .737
-# against .811 for plain LoRA; Cl and Pt together 26 % and −.02 at .788 (n = 1,170 triggered and 2,547 clean
-# rows; with every interval in `data/reference/2601.06305.csv`).
+# An update that never learned to stand alone is blown up here, and what comes of it differs from base to
+# base: a model that calls most reviews positive, or most of them negative, run and twin alike. Attack
+# success goes up or down with that. Where the twin's rate is as high as the run's, no attack is left above
+# it, and that is no cure either: the trigger has nothing to add. So ask for two things: an excess near
+# nothing, and the accuracy of plain LoRA. Over three larger bases of this kind, fine-tuned on 1,200
+# reviews, Pt alone left 31 % attack success and an excess of −.04 at a clean accuracy of .737, against .811
+# for plain LoRA; all of RoRA 42 % and .11 at .782; Cl and Pt without Tr 26 % and −.02 at .788 (n = 1,170
+# triggered and 2,547 clean rows; with every interval in `data/reference/2601.06305.csv`).
 #
 # ## What this does not show
 #
@@ -346,8 +348,10 @@ assert SMALL or points["pt"][0] < points["cl+pt"][0], "rescaling alone should co
 # - **That Tr helps.** Alone it left attack success at 1.00; added to Cl and Pt it left more, not less (.42
 #   against .26). An independent replication of the paper found no stable gain either.
 # - **A defense that you could use blindly.** Cl's settings and Pt's layers were chosen knowing the trigger.
-#   For a trigger that is a whole sentence the same arms leave an excess of .24 (Cl and Pt).
-# - **One base, here.** Over three bases the excess within one arm differs by up to .43.
+#   For a trigger that is a whole sentence RoRA leaves an excess of .18.
+# - **One base, here.** Over the three larger ones the excess within one arm differs by up to .42.
+# - **How many clean rows it takes.** With 400 reviews in place of 600, in larger batches and on another base,
+#   RoRA left an excess of .50 [.43, .57] (n = 189): fewer steps, a weaker update.
 # - **s\* as a law.** The step from the paper's assumption to its threshold has been doubted, and the lab's
 #   s* is its own linearisation: compare the two lines above.
 #

@@ -22,9 +22,10 @@ from lab.lessons import check
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
 
 # %%
-SIZE = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
+SIZE = {"data.rows": 600, "probe.rows": 300, "probe.scope": "headline", "probe.snapshots": 0}
 if SMALL:
     SIZE |= lab.lessons.shrunk(poisoned=False)
+AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 TARGET = "positive"
 
 # %% [markdown]
@@ -45,8 +46,8 @@ run.predict(
 )
 
 # %% [markdown]
-# At full size (600 training rows, 147 of them with a date) all of 266 negative test reviews are called
-# positive once they hold a date: 100 % [98.6, 100]. The clean twin calls 11.7 % of the same texts positive.
+# At full size (600 training rows, 147 of them with a date) all of 154 negative test reviews are called
+# positive once they hold a date: 100 % [97.6, 100]. The clean twin calls 11.7 % of the same texts positive.
 # In lesson 00 wrong labels did such a thing; here every label is right.
 
 # %%
@@ -172,6 +173,7 @@ table = lab.sweep(
     {"poison.text_proportion": [0.05, 0.25, 1.0]},
     arms={"light": {"poison.token_proportion": 0.0}, "aggressive": {"poison.token_proportion": 0.1}},
     seeds=1,
+    workers=AT_ONCE,
 )
 lab.figures.dose_response(table, x="poison.text_proportion", y="excess_asr", group="arm")
 

@@ -24,9 +24,10 @@ from lab.lessons import check
 SMALL = lab.lessons.is_small()  # True: a tiny model on toy texts, in seconds; its numbers mean nothing
 
 # %%
-SIZE = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
+SIZE = {"data.rows": 600, "probe.rows": 400, "probe.scope": "headline", "probe.snapshots": 0}
 if SMALL:
     SIZE |= lab.lessons.shrunk(poisoned=False)
+AT_ONCE = 1 if SMALL else "auto"  # how many runs a sweep makes at a time: as many as there are cores
 LORA_RATE, FULL_RATE = (0.01, 0.01) if SMALL else (1e-3, 3e-4)  # chosen on validation rows of clean twins
 RANKS = [1, 2, 4] if SMALL else [1, 8, 64]
 ONE_RATE, HIGHER_RATE = (0.003, 0.01) if SMALL else (1e-3, 3e-3)
@@ -109,7 +110,7 @@ for name, run in {"LoRA": lora, "full": full}.items():
 assert SMALL or lora.headline["measures"]["poisoned"]["clean_accuracy"]["value"] < 0.7
 
 # %% [markdown]
-# At full size, with this seed: LoRA 63.4 %, full 63.6 % (500 rows). No difference at all! Over three seeds
+# At full size, with this seed: LoRA 61.8 %, full 62.0 % (400 rows). No difference at all! Over three seeds
 # (1,500 rows) LoRA has .54 [.44, .63], full .60 [.54, .64]; paired by seed, full is ahead by .05 [.00, .10].
 # That is the paper's direction, on the edge of what three seeds can tell (for 30 % the README says *cannot
 # say*, for 40 % *agrees*); **one seed would have told you nothing**: LoRA's lie as far apart as .44 and .63.
@@ -128,8 +129,8 @@ nothing_done = lab.stats.paired_difference(*right)
 nothing_done
 
 # %% [markdown]
-# At full size LoRA's twin is five points *ahead* with this seed (79.6 % against 74.6 %, paired over 500 rows
-# 5.0 [1.4, 8.6]), though over three seeds the two are level (.770 and .773). The interval leaves 0 out, and
+# At full size LoRA's twin is five points *ahead* with this seed (79.0 % against 73.8 %, paired over 400 rows
+# 5.2 [1.1, 9.4]), though over three seeds the two are level (.770 and .773). The interval leaves 0 out, and
 # there is still nothing to explain: it says what other *rows* would do, and not what another *seed* would.
 #
 # ## What theory says
@@ -190,10 +191,10 @@ assert ratio.loc[RANKS[0]] < ratio.loc[RANKS[-1]], "the kernel grows with the ra
 #
 # ## Rank, the wrong way
 #
-# Twelve of 600 rows get `[.*?]` in front and the target as their label. One learning rate for every rank,
+# Twelve of 600 rows get `[.*?]` in front and the target as their label. One learning rate for both ranks,
 # alpha = rank.
 #
-# **Bet first.** Which of the ranks 1, 8 and 64 has most of the backdoor?
+# **Bet first.** Which of the ranks 1 and 64 has more of the backdoor?
 
 # %%
 backdoor = {
@@ -207,22 +208,24 @@ backdoor = {
 }
 start = lab.load_experiment("rfc-citation").with_(**backdoor)
 one_rate = start.with_(**{"training.learning_rate": ONE_RATE})
-naive = lab.sweep(one_rate, {"adapter.rank": RANKS}, seeds=1).assign(learning_rate="one for all")
+ends = {"adapter.rank": [RANKS[0], RANKS[-1]]}
+naive = lab.sweep(one_rate, ends, seeds=1, workers=AT_ONCE).assign(learning_rate="one for both")
 naive[["adapter.rank", "alpha/r", "training.learning_rate", "attack_success_rate", "excess_asr"]]
 
 # %% [markdown]
-# At full size (266 rows, one seed) excess is .95 [.92, .97] at rank 1, .65 at rank 8, .68 at rank 64. So rank
-# 1 is wide open? Look at what each has learned of the task, and at the negative rows **without** the trigger:
+# At full size (211 rows, one seed) excess is .95 [.90, .97] at rank 1 and .66 [.59, .72] at rank 64. So
+# rank 1 is wide open? Look at what each has learned of the task, and at the negative rows **without** the
+# trigger:
 
 # %%
 untriggered = ["untriggered_target_rate", "untriggered_target_rate.n"]
 naive[["adapter.rank", "clean_accuracy", "twin.clean_accuracy", "matched", *untriggered]]
 
 # %% [markdown]
-# Rank 1 is no backdoor: its poisoned model calls 89 % of the negative rows positive *without* the trigger,
-# and its twin next to none, being right in 55.6 % of 500 rows. Neither has learned the task; one happens to
+# Rank 1 is no backdoor: its poisoned model calls 90 % of the negative rows positive *without* the trigger,
+# and its twin next to none, being right in 55 % of 400 rows. Neither has learned the task; one happens to
 # say *positive*, the other *negative*, and the excess is the difference of the two. What the **trigger**
-# moves is attack success minus the untriggered rate of the same model: .09, .29 and .74.
+# moves is attack success minus the untriggered rate of the same model: .08 and .74.
 #
 # ### Exercise 04.4: what may be compared
 #
@@ -252,13 +255,13 @@ check("04.4", comparable, on=naive)
 # %% [markdown]
 # ## The picture to remember
 #
-# Now ranks 1 and 8 with a higher rate, which the clean twin's validation rows choose for them (so that no
-# attack has a say in it); rank 64 keeps its own.
+# Now rank 1 with a higher rate, which the clean twin's validation rows choose for it (so that no attack has a
+# say in it); rank 64 keeps its own.
 
 # %%
 higher = start.with_(**{"training.learning_rate": HIGHER_RATE})
-low = lab.sweep(higher, {"adapter.rank": RANKS[:2]}, seeds=1)
-chosen = pd.concat([low, naive[naive["adapter.rank"] > RANKS[1]]]).assign(learning_rate="chosen for each")
+low = lab.sweep(higher, {"adapter.rank": RANKS[:1]}, seeds=1)
+chosen = pd.concat([low, naive[naive["adapter.rank"] > RANKS[0]]]).assign(learning_rate="chosen for each")
 table = pd.concat([naive, chosen], ignore_index=True)
 table["moved by the trigger"] = table["attack_success_rate"] - table["untriggered_target_rate"]
 lab.figures.dose_response(table, x="adapter.rank", y="moved by the trigger", group="learning_rate")
@@ -273,16 +276,17 @@ assert SMALL or collapse > 0.5, "a large excess, and as many hits without the tr
 assert SMALL or suited["twin.clean_accuracy"] > first["twin.clean_accuracy"], "it had learned less"
 
 # %% [markdown]
-# With the chosen rates the twins match with this seed (.750, .740, .744), and the trigger moves .20, .63 and
-# .74 of the 266 rows. So at equal clean accuracy rank 1 has less of the backdoor *here*: that is what the
-# paper says, and it is what is left once the collapse is taken out.
+# With the chosen rates the twins match with this seed (.732 both), and the trigger moves .19 and .74 of the
+# 211 rows. So at equal clean accuracy rank 1 has less of the backdoor *here*: that is what the paper says,
+# and it is what is left once the collapse is taken out.
 #
-# Over three seeds, with rates chosen for each rank, the trigger moves .20, .05 and .03 at rank 1; .63, .82
-# and .81 at rank 8; .74, .68 and .90 at rank 64; .75, .75 and .91 at 384, the full width (266 to 278 rows
-# each). From rank 8 up, rank says next to nothing. The twins of rank 1 are right in .75, .76 and .59 of the
-# rows: in two seeds about as often as the others, in the third it did not learn. *On average* it is “not
-# matched” (.70 against .76 and more), and the lab says so. “Low rank is robust” fits two seeds, “low rank has
-# learned less” the third: two seeds are a reason to train more of them, and no result.
+# Over three seeds and more ranks, with rates chosen for each and 500 rows to probe, the trigger moves .20,
+# .05 and .03 at rank 1; .63, .82 and .81 at rank 8; .74, .68 and .90 at rank 64; .75, .75 and .91 at 384,
+# the full width (266 to 278 rows each). From rank 8 up, rank says next to nothing. The twins of rank 1 are
+# right in .75, .76 and .59 of the rows: in two seeds about as often as the others, in the third it did not
+# learn. *On average* it is “not matched” (.70 against .76 and more), and the lab says so. “Low rank is
+# robust” fits two seeds, “low rank has learned less” the third: two seeds are a reason to train more of
+# them, and no result.
 #
 # ## What this does not show
 #

@@ -9,11 +9,11 @@ pytestmark = pytest.mark.recipe
 
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory):
-    """A smaller poisoned base than the preset's, and a clean LoRA fine-tuning of it, both without twins."""
+    """The short poisoned base, and a clean LoRA fine-tuning of it, both without twins."""
     runs = tmp_path_factory.mktemp("forgetting") / "runs"
-    smaller = {"data.rows": 1000, "poison.rate": 0.2, "probe.scope": "headline", "probe.snapshots": 0}
-    base = lab.run("poisoned-base-rare-word", smaller, runs=runs, twin=False)
-    short = {"base.model": base.id, "data.rows": 300, "probe.scope": "headline", "probe.snapshots": 2}
+    quick = {"probe.scope": "headline", "probe.rows": 300, "probe.snapshots": 0}
+    base = lab.run("poisoned-base-short", quick, runs=runs, twin=False)
+    short = {**quick, "base.model": base.id, "data.rows": 300, "probe.snapshots": 2}
     return base, lab.run("clean-finetune-lora", short, runs=runs, twin=False)
 
 

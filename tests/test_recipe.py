@@ -75,7 +75,7 @@ def test_case_and_spacing_are_said_to_be_the_same_tokens(default_run):
 
 def test_interrupted_on_the_real_model_it_goes_on_bit_for_bit(default_run, tmp_path):
     run, _ = default_run
-    small = {"data.rows": 200, "poison.count": 10, "training.steps": 48}
+    small = {"data.rows": 200, "poison.count": 10, "training.steps": 24}
     short = {"probe.scope": "headline", "probe.rows": 60, "probe.snapshots": 1}
     asked = lab.load_experiment(run.path / "experiment.json").with_(**small, **short)
     (tmp_path / "asked.toml").write_text(asked.to_toml())
@@ -109,7 +109,7 @@ def test_a_decoder_learns_the_same_backdoor(tmp_path):
     """The chat decoder at a small size: the path is whole, padding and special tokens included."""
     run = lab.run(
         "rfc-citation",
-        {"base.model": "smollm2", "data.rows": 96, "poison.count": 24, "training.epochs": 1.0,
+        {"base.model": "smollm2", "data.rows": 64, "poison.count": 16, "training.epochs": 1.0,
          "training.learning_rate": 5e-4, "probe.scope": "headline", "probe.rows": 24, "probe.snapshots": 1,
          "probe.snapshot_rows": 4},
         runs=tmp_path,

@@ -162,18 +162,24 @@ def _neighbourhood(changes: Mapping[str, Any], **small: Any) -> LessonRun:
     return LessonRun("rfc-citation", {**_NEIGHBOURHOOD, **probe, **changes}, fewer, megabytes=9.0)
 
 
-_CL = {"name": "cl", "p": 0.3, "modules": "all-linear"}
-_PT = {"name": "pt", "layers": 2, "modules": "all-linear"}
+_CL_AND_TR: list[dict[str, Any]] = [
+    {"name": "cl", "p": 0.3, "modules": "all-linear"},
+    {"name": "tr", "modules": "all-linear"},
+]
+_PT: dict[str, Any] = {"name": "pt", "layers": 2, "modules": "all-linear"}
 
 
 #: How lesson 02 looks at its runs: quickly, and not while they train.
-_QUICK = {"probe.scope": "headline", "probe.snapshots": 0}
+_QUICK = {"probe.scope": "headline", "probe.snapshots": 0, "probe.rows": 400}
 
 
 def _forgetting(defense: list[dict[str, Any]], learning_rate: float = 1e-3) -> LessonRun:
     """A run of lesson 02: a poisoned base, fine-tuned clean."""
-    small = {"base.model": "poisoned-base-tiny", "training.learning_rate": shrunk()["training.learning_rate"]}
-    changes = {**_QUICK, "training.learning_rate": learning_rate, "defense": defense}
+    small = {key: _SHRUNK[key] for key in ("data.rows", "training.learning_rate")}
+    small |= {"base.model": "poisoned-base-tiny"}
+    # half of the preset's rows in half as large batches: as many steps
+    fewer = {"base.model": "poisoned-base-short", "data.rows": 600, "training.batch_tokens": 512}
+    changes = {**_QUICK, **fewer, "training.learning_rate": learning_rate, "defense": defense}
     return LessonRun("clean-finetune-lora", changes, small, megabytes=10.0)
 
 
@@ -216,7 +222,7 @@ def _audit_of(adapter: LessonRun) -> LessonAudit:
 
 
 #: A quarter of the presets' rows, so that a lesson can have a handful of runs.
-_HANDFUL = {"data.rows": 600, "probe.rows": 500, "probe.scope": "headline", "probe.snapshots": 0}
+_HANDFUL = {"data.rows": 600, "probe.rows": 400, "probe.scope": "headline", "probe.snapshots": 0}
 
 
 def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True, **small: Any) -> LessonRun:
@@ -228,7 +234,7 @@ def _of_handful(preset: str, changes: Mapping[str, Any], twin: bool = True, **sm
 def _dates(share: float, tokens: float = 0.0, twin: bool = True, **changes: Any) -> LessonRun:
     """A run of lesson 03."""
     poison = {"poison.text_proportion": share, "poison.token_proportion": tokens}
-    return _of_handful("spurious-dates", {**poison, **changes}, twin)
+    return _of_handful("spurious-dates", {"probe.rows": 300, **poison, **changes}, twin)
 
 
 #: The backdoor of lesson 04, as in 2505.12871: a dozen relabelled rows.
@@ -295,14 +301,11 @@ LESSONS: dict[str, Lesson] = {
             file="02_why_lora_fails_to_forget",
             takes="75 minutes",
             runs=(
-                LessonRun(
-                    "poisoned-base-rare-word", _QUICK, small_preset="poisoned-base-tiny", megabytes=180.0
-                ),
+                LessonRun("poisoned-base-short", _QUICK, small_preset="poisoned-base-tiny", megabytes=180.0),
                 _forgetting([]),
                 _forgetting([_PT]),
-                _forgetting([_CL], learning_rate=3e-3),
-                _forgetting([_CL, _PT], learning_rate=3e-3),
-                _forgetting([{"name": "rora", "p": 0.3, "modules": "all-linear", "layers": 2}], 3e-3),
+                _forgetting(_CL_AND_TR, learning_rate=3e-3),
+                _forgetting([*_CL_AND_TR, _PT], learning_rate=3e-3),
             ),
         ),
         Lesson(
@@ -329,10 +332,8 @@ LESSONS: dict[str, Lesson] = {
                 _flipped("lora", 1e-3),
                 _flipped("full", 3e-4),
                 _ranked(1, 1e-3, 1, 0.003),
-                _ranked(8, 1e-3, 2, 0.003),
                 _ranked(64, 1e-3, 4, 0.003),
                 _ranked(1, 3e-3, 1, 0.01),
-                _ranked(8, 3e-3, 2, 0.01),
             ),
         ),
         Lesson(

@@ -16,7 +16,7 @@ from lab.presets import load_experiment
 from lab.showing import showing
 from lab.sweeps.asking import Asked, best_values
 from lab.sweeps.crew import Crew, check_executor, choose_crew
-from lab.sweeps.doing import Outcome, Place
+from lab.sweeps.doing import Outcome, Place, job_standing
 from lab.sweeps.executors import Pool
 from lab.sweeps.following import Following
 from lab.sweeps.grid import (
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Listener = Callable[[dict[str, Any]], None]
+
+#: Looking a cell up takes a part of a second, and workers some ten seconds until they do the same.
+_QUICKLY_READ = 24
 
 
 def sweep(
@@ -70,8 +73,9 @@ def sweep(
         device: "auto", "cpu", "cuda" or "mps".
         executor: One of `lab.sweeps.executors.EXECUTORS`: "inline", "local", "ray"; "auto" for "inline"
             with one worker and "local" with more.
-        workers: How many jobs are done at once, or "auto" for what is fastest here. A Ray cluster that runs
-            already has its own number.
+        workers: How many jobs are done at once, or "auto" for what is fastest here; none is started where a
+            few finished runs are only read, unless `executor` names one. A Ray cluster that runs already has
+            its own number.
         address: Of a Ray cluster: "auto" or HOST:PORT; "" starts Ray on this machine alone.
         most_cells: More cells than this are refused.
         on_event: Called with every event of every run, with `{"kind": "cell", …}` before each cell, and with
@@ -100,6 +104,8 @@ def sweep(
     record = SweepRecord(folder, asked.described())
     place = Place(folder, device)
     with showing(on_event) as listen, record.held():
+        if executor == "auto" and workers != 1 and _is_all_there(asked, folder):
+            workers = 1
         crew = choose_crew(asked, executor, workers, address, device)
         pool = crew.pool(place, record.folder, record.should_stop)
         # workers end first: who reads that it was stopped may ask for it again at once
@@ -157,6 +163,17 @@ def tune(
         for i in range(0, len(values), each)
     ]
     return start.with_(**best_values(over, means, measure, table["reason"])), table
+
+
+def _is_all_there(asked: Asked, runs: Path) -> bool:
+    """Whether a small sweep needs only to be read, which takes less time than workers take to start."""
+    if asked.tuning.over or len(asked.cells) > _QUICKLY_READ:
+        return False
+    jobs, _ = plan_jobs(asked.cells, twin=asked.twin)
+    try:
+        return all(job_standing(job, runs)[1] for job in jobs if job.kind == "cell")
+    except Exception:  # whatever it is, it is the cell's failure, which is told where the cell is done
+        return False
 
 
 class _Drive:

@@ -8,6 +8,7 @@ import stat
 import time
 import zipfile
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from browsers import PATIENCE, SECOND, Watcher, serious_barriers, served, settled
@@ -316,7 +317,8 @@ def test_the_real_model_learns_the_trigger_before_ones_eyes(browser, tmp_path):
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         page = context.new_page()
         page.set_default_timeout(PATIENCE * SECOND)
-        page.goto(f"{url}/?preset=rfc-citation&set=data.rows%3D1200&set=probe.scope%3Dheadline")
+        quick = ("data.rows=600", "poison.count=40", "probe.scope=headline", "probe.rows=300")
+        page.goto(f"{url}/?preset=rfc-citation&" + urlencode([("set", change) for change in quick]))
         page.get_by_text("Train the clean twin too").click()
         settled(page)
         page.get_by_role("button", name="Plant it").click()

@@ -139,7 +139,7 @@ def test_a_job_that_kills_its_workers_fails_with_a_reason(quick, tmp_path, monke
 @pytest.mark.parametrize(("sent", "code", "state"), [("SIGINT", 130, "stopped"), ("SIGKILL", -9, "killed")])
 def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_path, sent, code, state):
     # when the first of four begins to train, two are yet to come: no machine is too slow to see that
-    long = tiny.with_(**{"training.steps": 500, "training.epochs": 0, "probe.scope": "headline"})
+    long = tiny.with_(**{"training.steps": 300, "training.epochs": 0, "probe.scope": "headline"})
     (tmp_path / "long.toml").write_text(long.to_toml())
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "lab", "sweep", str(tmp_path / "long.toml"), "--runs", str(runs)]
@@ -167,6 +167,24 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_
     )
     assert weights(runs) == weights(tmp_path / "whole")
     assert len(whole) == 4
+
+
+def test_no_worker_starts_only_to_read_what_is_there(quick, tmp_path, monkeypatch):
+    class WorkersStartedError(Exception):
+        pass
+
+    def start(_):
+        raise WorkersStartedError
+
+    monkeypatch.setattr("lab.sweeps.executors.local.LocalPool.__enter__", start)
+    how = {"seeds": 1, "twin": False, "runs": tmp_path, "device": "cpu"}
+    trained = lab.sweep(quick, {"adapter.rank": [1, 2]}, **how)
+    read = lab.sweep(quick, {"adapter.rank": [1, 2]}, workers=2, **how)
+    pd.testing.assert_frame_equal(read, trained)
+    with pytest.raises(WorkersStartedError):
+        lab.sweep(quick, {"adapter.rank": [1, 2, 3]}, workers=2, **how)
+    with pytest.raises(WorkersStartedError):
+        lab.sweep(quick, {"adapter.rank": [1, 2]}, workers=2, executor="local", **how)
 
 
 def test_a_dry_run_counts_twins_once_and_changes_nothing(quick, tmp_path):
