@@ -170,7 +170,7 @@ check("04.3", kernels)
 # %%
 asked = lab.load_experiment("rfc-citation").with_(**SIZE, **{"adapter.alpha": "r"})
 cells = [*((rank, 1 / 3) for rank in RANKS), (RANKS[1], 2.0)]
-theory = lab.kernel_table(asked, cells, rows=16 if SMALL else 64)
+theory = lab.kernel_table(asked, cells, rows=16 if SMALL else 32)
 whole = theory[(theory["layer"] == -1) & (theory["kernel"] == "lora")]
 kinds = ["trace_ratio", "expected_trace_ratio", "full_cka", "renyi_entropy_2", "shift_largest"]
 whole[whole["measure"].isin(kinds)].pivot_table("value", ["rank", "init_variance"], "measure")
