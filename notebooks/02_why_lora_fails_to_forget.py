@@ -350,8 +350,8 @@ assert SMALL or points["lora"][0] - points["rora"][0] < 0.1, "a cure should keep
 # - **A defense that you could use blindly.** Cl's settings and Pt's layers were chosen knowing the trigger.
 #   For a trigger that is a whole sentence RoRA leaves an excess of .18.
 # - **One base, here.** Over the three larger ones the excess within one arm differs by up to .42.
-# - **How many clean rows it takes.** With 400 reviews in place of 600, in larger batches and on another base,
-#   RoRA left an excess of .50 [.43, .57] (n = 189): fewer steps, a weaker update.
+# - **How many clean rows it takes.** On another base, fine-tuned in larger batches, RoRA left an excess of
+#   .50 [.43, .57] with 400 reviews and .34 [.27, .40] with 600 (n = 189 each, one seed).
 # - **s\* as a law.** The step from the paper's assumption to its threshold has been doubted, and the lab's
 #   s* is its own linearisation: compare the two lines above.
 #
