@@ -107,7 +107,8 @@ def _render_state(sweep: SweepState) -> None:
     if sweep.best:
         point = ", ".join(f"{_said(k)} {v}" for k, v in sweep.best.get("point", {}).items())
         name = panels.MEANINGS.get(str(sweep.best.get("measure")), (str(sweep.best.get("measure")), ""))[0]
-        st.caption(f"Highest {plain(name)} so far {sweep.best['value']:.1%}: {plain(point, 160)}.")
+        until_now = "" if sweep.state == "finished" else " so far"
+        st.caption(f"Highest {plain(name)}{until_now} {sweep.best['value']:.1%}: {plain(point, 160)}.")
     failed = [cell for cell in sweep.cells if cell["state"] == "failed"]
     for cell in failed[:5]:
         st.warning(f"{plain(_point(cell), 160)}: {plain(str(cell['reason']), 300)}", icon=":material/error:")

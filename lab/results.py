@@ -56,7 +56,7 @@ def write_result(
         "split": probe.split,
         "twin": twin,
         "measures": by_model,
-        "families": _family_summary(measures, prepared),
+        **_family_summary(measures, prepared),
         "probe": probe.model_dump(mode="json"),
     }
     probes = {**former.get("probes", {}), probe_id(probe): entry}
@@ -93,21 +93,26 @@ def _poison_counts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, float]:
-    """Mean ASR of the trained family's held-out members, and of the other families of its category."""
+def _family_summary(measures: pd.DataFrame, prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """`families`: mean ASR of the trained family's held-out members, and of other families of its category.
+
+    `family_rows` says on how many texts each mean rests; a family counts once in it, however many it has.
+    """
     from lab.poison import load_families
-    from lab.probe import family_mean
+    from lab.probe import family_lines, family_mean
 
     own = str(getattr(prepared.measured_poison, "family", ""))
     families = load_families()
     if own not in families:
-        return {}
+        return {"families": {}}
     others = [n for n, f in families.items() if f.category == families[own].category and n != own]
-    means = {
-        "held_out_members": family_mean(measures, [own]),
-        "other_families_of_its_category": family_mean(measures, others),
+    groups = {"held_out_members": [own], "other_families_of_its_category": others}
+    rows = {name: int(family_lines(measures, group)["n"].sum()) for name, group in groups.items()}
+    measured = {name: group for name, group in groups.items() if rows[name]}
+    return {
+        "families": {name: family_mean(measures, group) for name, group in measured.items()},
+        "family_rows": {name: rows[name] for name in measured},
     }
-    return {name: mean for name, mean in means.items() if mean == mean}
 
 
 def package_versions() -> dict[str, str]:

@@ -372,7 +372,10 @@ def test_other_ways_of_probing_stand_side_by_side(tiny):
         clean = run.predictions.query("condition == 'clean' and model == 'poisoned'")
         accuracy = run.measures.query("kind == 'clean_accuracy' and model == 'poisoned' and step < 0")
         assert len(clean) == accuracy["n"].item() == n
-    assert again.headline["families"]
+    rows = again.measures.query("condition == 'family' and kind == 'attack_success_rate' and step < 0")
+    own = rows[(rows["family"] == "rfc") & (rows["model"] == "poisoned")]
+    assert again.headline["families"]["held_out_members"] == own["value"].item()
+    assert again.headline["family_rows"]["held_out_members"] == own["n"].item()
     assert few.headline["families"] == {}
 
 

@@ -164,7 +164,8 @@ def from_cells(quantity: Quantity, cells: pd.DataFrame) -> Evidence:
 
 def _mean(own: pd.DataFrame, values: list[float], measure: str) -> Evidence:
     mean = stats.bootstrap_mean(values, seed=0)
-    rows = own[f"{measure}.n"].sum() if f"{measure}.n" in own else 0
+    counts = own.get(f"{measure}.n")
+    rows = 0 if counts is None or counts.isna().any() else counts.sum()
     return Evidence(mean.value, mean.low, mean.high, int(rows), _seeds(own), HERE, "", _ids(own))
 
 
@@ -203,7 +204,7 @@ def _ids(own: pd.DataFrame) -> str:
 
 
 def with_families(cells: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """Cells of a listing with what their results say of other strings than the trained one.
+    """Cells of a listing with what their results say of other strings than the trained one, and its `.n`.
 
     Args:
         cells: As `finished_cells` gives them.
@@ -213,7 +214,8 @@ def with_families(cells: pd.DataFrame, runs: Path) -> pd.DataFrame:
         return cells
     told = [(read_json(runs / str(name) / "result.json") or {}) for name in cells["id"]]
     means = [_families(result) for result in told]
-    columns = {kind: [mean.get(kind, math.nan) for mean in means] for kind in FAMILY_MEASURES}
+    kinds = [name for kind in FAMILY_MEASURES for name in (kind, f"{kind}.n")]
+    columns = {name: [mean.get(name, math.nan) for mean in means] for name in kinds}
     return cells.assign(**columns)
 
 
@@ -223,4 +225,5 @@ def _families(result: Mapping[str, Any]) -> dict[str, float]:
     for probe in result.get("probes", {}).values():
         if isinstance(probe, dict) and probe.get("split") == "test" and probe.get("families"):
             found = {k: float(v) for k, v in probe["families"].items()}
+            found |= {f"{k}.n": float(n) for k, n in probe.get("family_rows", {}).items()}
     return found

@@ -8,7 +8,7 @@ from lab.probe.conditions import battery_texts, headline_texts, own_triggers, pr
 from lab.probe.kernel_table import KERNEL_COLUMNS, KERNEL_MEASURES, measure_kernels
 from lab.probe.kernels import Kernel, LoraFactors, Sketch, full_kernel, lora_kernel
 from lab.probe.matrix import generalization_matrix
-from lab.probe.measures import family_mean, measure
+from lab.probe.measures import family_lines, family_mean, measure
 from lab.probe.occlusion import OCCLUSION_COLUMNS, measure_occlusion
 from lab.probe.patching import PATCHING_COLUMNS, PatchedPair
 from lab.probe.predictor import Predictor, count_same_tokens
@@ -30,6 +30,7 @@ __all__ = [
     "attention_entropy_shift",
     "battery_texts",
     "count_same_tokens",
+    "family_lines",
     "family_mean",
     "full_kernel",
     "generalization_matrix",

@@ -137,13 +137,20 @@ def rejection_measures(
 
 def family_mean(measures: pd.DataFrame, families: list[str], *, kind: str = "attack_success_rate") -> float:
     """The mean rate over families, each counting once; NaN where none was measured."""
-    own = measures[
+    own = family_lines(measures, families, kind=kind)
+    return float(own["value"].mean()) if len(own) else float("nan")
+
+
+def family_lines(
+    measures: pd.DataFrame, families: list[str], *, kind: str = "attack_success_rate"
+) -> pd.DataFrame:
+    """The run's own lines for some families, as they are in its measures."""
+    return measures[
         (measures["model"] == "poisoned")
         & (measures["kind"] == kind)
         & (measures["condition"] == "family")
         & (measures["family"].isin(families))
     ]
-    return float(own["value"].mean()) if len(own) else float("nan")
 
 
 def share(where: dict[str, Any], kind: str, hits: np.ndarray) -> dict[str, Any]:

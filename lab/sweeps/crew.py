@@ -8,9 +8,13 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.sweeps.asking import Asked
-from lab.sweeps.doing import Place
+from lab.sweeps.doing import Place, job_standing
 from lab.sweeps.executors import Pool, Setting, find_executor, split_address
+from lab.sweeps.plan import plan_jobs
 from lab.sweeps.resources import Team, choose_team, core_count, need_bytes, worker_count
+
+#: Looking a cell up takes a part of a second, and workers some ten seconds until they do the same.
+_QUICKLY_READ = 24
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,17 @@ def check_executor(name: str, workers: int | str, address: str) -> None:
         split_address(address)
 
 
-def choose_crew(asked: Asked, name: str, workers: int | str, address: str, device: str) -> Crew:
+def choose_crew(asked: Asked, name: str, workers: int | str, address: str, place: Place) -> Crew:
     """Choose the executor where that is left open, and how many workers it has.
+
+    Where it is left open and a few finished runs are only to be read, no worker is worth its start.
 
     Args:
         asked: What the sweep is asked for; its largest model bounds the number of workers.
         name: As for `check_executor`, which has passed it, and so are the next two.
         workers: How many workers, or "auto".
         address: Of a Ray cluster.
-        device: "auto", "cpu", "cuda" or "mps".
+        place: Where runs lie, and on what is computed.
     """
     experiments = [asked.start, *(cell.experiment for cell in asked.points().values())]
     need, count = need_bytes(experiments), worker_count(workers)
@@ -96,8 +102,19 @@ def choose_crew(asked: Asked, name: str, workers: int | str, address: str, devic
         own = Team(0, (), "the Ray cluster's own")
         team = own if address else Team(count or core_count(), (), "Ray on this machine")
         return Crew(name, team, address, need)
-    if name == "inline" or (name == "auto" and count == 1):
+    if name == "inline" or (name == "auto" and (count == 1 or _is_all_there(asked, place.runs))):
         return Crew("inline", Team(1, ({},), "this process"), "", need)
     trials = max(len(asked.cells), sum(len(cells) for cells in asked.tuning_cells().values()))
-    team = choose_team(workers, trials, experiments, device)
+    team = choose_team(workers, trials, experiments, place.device)
     return Crew("inline" if name == "auto" and team.count == 1 else "local", team, "", need)
+
+
+def _is_all_there(asked: Asked, runs: Path) -> bool:
+    """Whether a small sweep needs only to be read, which takes less time than workers take to start."""
+    if asked.tuning.over or len(asked.cells) > _QUICKLY_READ:
+        return False
+    jobs, _ = plan_jobs(asked.cells, twin=asked.twin)
+    try:
+        return all(job_standing(job, runs)[1] for job in jobs if job.kind == "cell")
+    except Exception:  # whatever it is, it is the cell's failure, which is told where the cell is done
+        return False

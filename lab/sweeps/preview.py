@@ -75,8 +75,9 @@ def preview_sweep(
     check_executor(executor, workers, address)
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin, most_cells=most_cells)
     look = _Look(runs_dir(runs))
-    crew = choose_crew(asked, executor, workers, address, device)
-    crew.pool(Place(look.runs, device), look.runs)  # never entered: it tells what is not installed
+    place = Place(look.runs, device)
+    crew = choose_crew(asked, executor, workers, address, place)
+    crew.pool(place, look.runs)  # never entered: it tells what is not installed
     tuned = _look_at_tunings(asked, look)
     lines = _look_at_cells(asked, tuned, look)
     return SweepPreview(

@@ -16,7 +16,7 @@ from lab.presets import load_experiment
 from lab.showing import showing
 from lab.sweeps.asking import Asked, best_values
 from lab.sweeps.crew import Crew, check_executor, choose_crew
-from lab.sweeps.doing import Outcome, Place, job_standing
+from lab.sweeps.doing import Outcome, Place
 from lab.sweeps.executors import Pool
 from lab.sweeps.following import Following
 from lab.sweeps.grid import (
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Listener = Callable[[dict[str, Any]], None]
-
-#: Looking a cell up takes a part of a second, and workers some ten seconds until they do the same.
-_QUICKLY_READ = 24
 
 
 def sweep(
@@ -104,9 +101,7 @@ def sweep(
     record = SweepRecord(folder, asked.described())
     place = Place(folder, device)
     with showing(on_event) as listen, record.held():
-        if executor == "auto" and workers != 1 and _is_all_there(asked, folder):
-            workers = 1
-        crew = choose_crew(asked, executor, workers, address, device)
+        crew = choose_crew(asked, executor, workers, address, place)
         pool = crew.pool(place, record.folder, record.should_stop)
         # workers end first: who reads that it was stopped may ask for it again at once
         with _Drive(asked, place, pool, record, listen, crew) as drive, pool:
@@ -163,17 +158,6 @@ def tune(
         for i in range(0, len(values), each)
     ]
     return start.with_(**best_values(over, means, measure, table["reason"])), table
-
-
-def _is_all_there(asked: Asked, runs: Path) -> bool:
-    """Whether a small sweep needs only to be read, which takes less time than workers take to start."""
-    if asked.tuning.over or len(asked.cells) > _QUICKLY_READ:
-        return False
-    jobs, _ = plan_jobs(asked.cells, twin=asked.twin)
-    try:
-        return all(job_standing(job, runs)[1] for job in jobs if job.kind == "cell")
-    except Exception:  # whatever it is, it is the cell's failure, which is told where the cell is done
-        return False
 
 
 class _Drive:

@@ -97,3 +97,20 @@ def test_half_a_pass_has_no_trend_and_leaves_the_former_line(runs, tmp_path, mon
         found[name] = result_table(claims, pd.DataFrame(), folder).iloc[0]
     assert found["whole"]["machine"] == "Linux x86_64, cpu, threads 1"
     assert found["half"]["machine"] == "x86_64, CPU"
+
+
+def test_a_mean_over_families_says_on_how_many_texts_it_rests(runs):
+    listing, folder = runs
+    for path in folder.glob("*/result.json"):
+        told = json.loads(path.read_text())
+        rows = {} if path.parent.name == "full-8-2" else {"family_rows": {"held_out_members": 24}}
+        probe = {"split": "test", "families": {"held_out_members": 0.75}, **rows}
+        path.write_text(json.dumps({**told, "probes": {"a": probe}}))
+    asked = {"source": "lora-vs-full-backdoor", "measure": "held_out_members", "above": 0}
+    found = [
+        result_table(claims_on({**asked, "of": {"arm": arm, "poison.count": 8}}), listing, folder).iloc[0]
+        for arm in ("lora", "full")
+    ]
+    assert [row["value"] for row in found] == [0.75, 0.75]
+    # a run of before the count was kept has none: then the mean of all has none either
+    assert [row["n"] for row in found] == [72, 0]

@@ -181,6 +181,11 @@ def test_no_worker_starts_only_to_read_what_is_there(quick, tmp_path, monkeypatc
     trained = lab.sweep(quick, {"adapter.rank": [1, 2]}, **how)
     read = lab.sweep(quick, {"adapter.rank": [1, 2]}, workers=2, **how)
     pd.testing.assert_frame_equal(read, trained)
+    foreseen = [
+        preview_sweep(quick, {"adapter.rank": ranks}, workers=2, seeds=1, twin=False, runs=tmp_path)
+        for ranks in ([1, 2], [1, 2, 3])
+    ]
+    assert [(sweep.executor, sweep.workers) for sweep in foreseen] == [("inline", 1), ("local", 2)]
     with pytest.raises(WorkersStartedError):
         lab.sweep(quick, {"adapter.rank": [1, 2, 3]}, workers=2, **how)
     with pytest.raises(WorkersStartedError):
