@@ -87,9 +87,12 @@ def _mask(columns: Columns, asked: Experiment, free: set[str], depth: int) -> Ma
     import numpy as np
 
     from lab.defend import settle
+    from lab.poison import ATTACKS
 
     settled, table = settle(asked), columns.table
-    values = settled.to_dict()
+    # a record holds a list of tokens, where an experiment may name the file or the source that has it
+    poison = ATTACKS[settled.attack].read(settled.poison)
+    values = {**settled.to_dict(), "poison": poison.model_dump(mode="json")}
     keep = np.full(len(table), True)
     for key, value in _compared(values, settled, free):
         keep &= columns.equal(key, value)

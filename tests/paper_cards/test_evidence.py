@@ -11,6 +11,7 @@ from lab.paper_cards.cells import NOTHING, Evidence, finished_cells, from_cells
 from lab.paper_cards.claims import Quantity, Source
 from lab.paper_cards.evidence import difference, from_lines, line_names, result_table
 from lab.paper_cards.matching import matching_runs
+from lab.poison import ATTACKS
 from lab.presets import load_preset, load_sweep
 
 SWEEP = Source(sweep="lora-vs-full-backdoor")
@@ -48,6 +49,18 @@ def test_full_fine_tuning_has_no_rank_to_differ_in():
     asked = load_preset("rfc-citation")[0].with_(**{"adapter.kind": "full"})
     table = pd.DataFrame([line(asked.with_(**{"adapter.rank": 4}), "a")])
     assert len(matching_runs(table, asked)) == 1
+
+
+def test_lists_of_tokens_are_read_as_a_record_holds_them():
+    pairs = load_preset("spurious-dates")[0].with_(**{"poison.family": "tag_pairs", "poison.count": 30})
+    asked = {"lab's own": pairs, "own": pairs.with_(**{"poison.items": ["<b> </b>", "<i> </i>"]})}
+    made = []
+    for name, experiment in asked.items():
+        read = ATTACKS["spurious_tokens"].read(experiment.poison)
+        made.append(line(experiment, name, **{"poison.items": ", ".join(read.items)}))
+    listing = pd.DataFrame(made)
+    found = {name: list(matching_runs(listing, experiment)["id"]) for name, experiment in asked.items()}
+    assert found == {name: [name] for name in asked}
 
 
 def test_rates_and_shares_are_recognised_by_their_counts():

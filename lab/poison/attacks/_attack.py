@@ -24,6 +24,10 @@ Purpose = Literal["train", "test"]
 Inject = Callable[[Sequence[str], Sequence[str], Any, int, Purpose], list[Insertion]]
 
 
+def _as_given(knobs: Any) -> Any:
+    return knobs
+
+
 @dataclass(frozen=True)
 class Attack(Entry):
     """An attack on training data.
@@ -38,6 +42,7 @@ class Attack(Entry):
             an injection that is more than one string.
         aimed: `(knobs, trigger) -> knobs` that insert this string in the same way; the same knobs for the
             name of an injection.
+        read: `(knobs) -> knobs` with the content of files in place of their names, as a record holds them.
     """
 
     knobs: type[Knobs]
@@ -46,6 +51,7 @@ class Attack(Entry):
     inject: Inject | None = None
     triggers: Callable[[Any], list[str]] | None = None
     aimed: Callable[[Any, str], Any] | None = None
+    read: Callable[[Any], Any] = _as_given
 
 
 def known_family(name: str) -> str:

@@ -133,4 +133,5 @@ SPURIOUS_TOKENS = Attack(
     inject=_inject,
     triggers=_triggers,
     aimed=_aimed,
+    read=_read,
 )
