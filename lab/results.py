@@ -15,6 +15,7 @@ from lab.job import Job
 from lab.poison import negatives_among
 from lab.prepare import Prepared
 from lab.probing_stage import by_kind, headline_of, probe_id
+from lab.processes import world_size
 from lab.store import RunFolder
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ def write_result(
         "training": read_json(folder.path / "trained.json") or {},
         "timings": {**former.get("timings", {}), **job.timings, "total": round(seconds, 3)},
         "peak_memory_mb": max(_peak_memory(job), former.get("peak_memory_mb", 0.0)),
-        "machine": {"platform": platform.platform(), "device": str(job.device), "threads": _threads()},
+        "machine": {
+            "platform": platform.platform(),
+            "device": str(job.device),
+            "threads": _threads(),
+            "processes": world_size(),
+        },
         "finished": round(time.time(), 3),
     }
     write_json(folder.path / "result.json", result)

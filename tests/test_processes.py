@@ -9,12 +9,17 @@ import pytest
 
 import lab
 
+#: The two commands of the README, as modules. "--multi_gpu" is what accelerate calls several processes, and
+#: without a GPU they train on the CPU; with its "--cpu" there would be one process alone.
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+
 
 @pytest.mark.recipe  # no download, but three processes to start
 def test_two_processes_make_one_run(tiny, tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(tiny.with_(**{"training.steps": 8}).to_toml())
-    document = _together(path, tmp_path / "runs")
+    document = _together(path, tmp_path / "runs", *ACCELERATE)
     together = lab.load_run(document["id"], tmp_path / "runs")
     assert together.state == "finished"
     assert len(lab.list_runs(tmp_path / "runs")) == 2
@@ -25,19 +30,20 @@ def test_two_processes_make_one_run(tiny, tmp_path):
     _close(together, alone)
 
 
-def _together(path, runs):
+def _together(path, runs, *launcher):
     """What `lab run --json` says when two processes work on it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAB_RUNS": str(runs)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lab"]
     done = subprocess.run(
-        [*command, "run", str(path), "--json", "--device", "cpu"],
+        [sys.executable, "-m", *launcher, "-m", "lab", "run", str(path), "--json", "--device", "cpu"],
         env=environment,
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)  # one document: the second process prints nothing
+    document = json.loads(done.stdout)  # one document: the second process prints nothing
+    assert lab.load_run(document["id"], runs).result["machine"]["processes"] == 2
+    return document
 
 
 def _close(one, two):
@@ -59,7 +65,7 @@ def test_two_processes_derive_a_run_from_an_adapter_as_base(tiny, tmp_path):
     path = tmp_path / "tuned.toml"
     changes = {"base.model": base.id, "poison.attack": "none", "defense": ["cl", "tr", "scale"]}
     path.write_text(tiny.with_(**quick, **changes).to_toml())
-    document = _together(path, runs)
+    document = _together(path, runs, *TORCHRUN)
     derived = lab.load_run(document["id"], runs)
     assert derived.state == "finished"
     assert derived.parent.state == "finished"
