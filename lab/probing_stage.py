@@ -148,7 +148,7 @@ class Probing:
         from lab.trained_model import load_predictor
 
         model = load_predictor(twin.path, self._job.device)
-        answers = self._ask(model, self._asked, "twin probe")
+        answers = self._ask_twin(twin, model)
         table = measure(self._asked, answers["prediction"], run=twin.id, model="twin", **self._facts)
         classes = self._reliance(answers, twin, "twin")
         tables += [table, classes, *self._rejections(twin, model, "twin")]
@@ -159,6 +159,30 @@ class Probing:
             own, others = self._answers["prediction"], answers["prediction"]
             tables.append(excess(self._asked, own, others, run=self._folder.id, **self._facts))
         self._ask_batteries(model, twin.id, "twin", tables, predictions)
+
+    def _ask_twin(self, twin: RunFolder, model: Predictor) -> pd.DataFrame:
+        """The twin's answers to everything, of which untouched rows are read and not asked again."""
+        import numpy as np
+        import pandas as pd
+
+        known = self._answered_by(twin)
+        if known is None:
+            return self._ask(model, self._asked, "twin probe")
+        is_clean = (self._asked["condition"] == "clean").to_numpy()
+        answers = pd.concat([known, self._ask(model, self._asked[~is_clean], "twin probe")])
+        return answers.set_index(np.argsort(~is_clean, kind="stable")).sort_index()
+
+    def _answered_by(self, twin: RunFolder) -> pd.DataFrame | None:
+        """What a twin said of the untouched rows when it was probed by itself; None where it was not so."""
+        import pandas as pd
+
+        path = twin.path / "predictions.parquet"
+        if self._prepared.guards or not path.is_file():  # what a filter lets through may be drawn anew
+            return None
+        told, probe = pd.read_parquet(path), probe_id(self._prepared.experiment.probe)
+        own = told[(told["probe"] == probe) & (told["model"] == "poisoned") & (told["condition"] == "clean")]
+        rows = self._asked.loc[self._asked["condition"] == "clean", "row_id"]
+        return own[["prediction", "logits"]] if list(own["row_id"]) == list(rows) else None
 
     def _reliance(self, answers: pd.DataFrame, folder: RunFolder, role: str) -> pd.DataFrame:
         """How much a model leans on the trigger, and its rates for each class."""

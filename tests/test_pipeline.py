@@ -18,6 +18,8 @@ from lab.cards import poison_sentence
 from lab.errors import LabError, RunFailedError
 from lab.examples import with_texts
 from lab.poison import cut
+from lab.probe import Predictor
+from lab.probing_stage import Probing
 from lab.record import Run
 from lab.tables import MEASURE_COLUMNS, PREDICTION_COLUMNS, ROW_COLUMNS, SPECTRUM_COLUMNS
 
@@ -377,6 +379,28 @@ def test_other_ways_of_probing_stand_side_by_side(tiny):
     assert again.headline["families"]["held_out_members"] == own["value"].item()
     assert again.headline["family_rows"]["held_out_members"] == own["n"].item()
     assert few.headline["families"] == {}
+
+
+def test_a_twin_is_not_asked_again_what_it_has_answered(tiny, tmp_path, monkeypatch):
+    asked = []
+    logits = Predictor.logits
+    monkeypatch.setattr(
+        Predictor, "logits", lambda self, texts, **how: asked.append(len(texts)) or logits(self, texts, **how)
+    )
+    tables = {}
+    for name in ("read", "asked"):
+        if name == "asked":
+            monkeypatch.setattr(Probing, "_answered_by", lambda *_: None)
+        asked.clear()
+        run = lab.run(tiny, runs=tmp_path / name)
+        tables[name] = run.predictions.assign(asked=sum(asked)), run.measures.query("step < 0")
+    (read, measures), (again, same) = tables["read"], tables["asked"]
+    pd.testing.assert_frame_equal(measures, same)
+    clean = read.query("condition == 'clean' and model == 'twin'")
+    assert len(clean) == again["asked"][0] - read["asked"][0] > 0
+    np.testing.assert_allclose(np.stack(read["logits"]), np.stack(again["logits"]), atol=1e-5)
+    columns = ["row_id", "model", "condition", "family", "rung", "prediction"]
+    pd.testing.assert_frame_equal(read[columns], again[columns])
 
 
 def test_batteries_are_put_to_run_and_twin(tiny):

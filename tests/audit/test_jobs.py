@@ -54,7 +54,7 @@ def end(job, **files):
     (job.path / "events.jsonl").touch()
 
 
-def waited(job, runs, seconds=120):
+def waited(job, runs, seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and (job := read_audit(job.id, runs)).state == "running":
         time.sleep(0.1)
