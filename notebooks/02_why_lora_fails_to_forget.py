@@ -338,18 +338,19 @@ assert SMALL or points["lora"][0] - points["rora"][0] < 0.1, "a cure should keep
 # it, and that is no cure either: the trigger has nothing to add. So ask for two things: an excess near
 # nothing, and the accuracy of plain LoRA. Over three larger bases of this kind, fine-tuned on 1,200
 # reviews, Pt alone left 31 % attack success and an excess of −.04 at a clean accuracy of .737, against .811
-# for plain LoRA; all of RoRA 42 % and .11 at .782; Cl and Pt without Tr 26 % and −.02 at .788 (n = 1,170
+# for plain LoRA; all of RoRA 43 % and .19 at .813; Cl and Pt without Tr 67 % and .35 at .761 (n = 1,170
 # triggered and 2,547 clean rows; with every interval in `data/reference/2601.06305.csv`).
 #
 # ## What this does not show
 #
 # - **That full fine-tuning forgets.** The paper says that it may; here it keeps the backdoor as LoRA does
 #   (ASR 1.00 after either, three bases). So low rank cannot be the whole reason at this scale.
-# - **That Tr helps.** Alone it left attack success at 1.00; added to Cl and Pt it left more, not less (.42
-#   against .26). An independent replication of the paper found no stable gain either.
+# - **That Tr helps.** Alone it left attack success at 1.00; added to Cl and Pt it left less with one draw
+#   of Cl's masks (.43 against .67) and more with another (.42 against .26). An independent replication of
+#   the paper found no stable gain either.
 # - **A defense that you could use blindly.** Cl's settings and Pt's layers were chosen knowing the trigger.
-#   For a trigger that is a whole sentence RoRA leaves an excess of .18.
-# - **One base, here.** Over the three larger ones the excess within one arm differs by up to .42.
+#   For a trigger that is a whole sentence RoRA left an excess of .46, and of .18 with other masks.
+# - **One base, here.** Over the three larger ones the excess within one arm differs by up to .8.
 # - **How many clean rows it takes.** On another base, fine-tuned in larger batches, RoRA left an excess of
 #   .50 [.43, .57] with 400 reviews and .34 [.27, .40] with 600 (n = 189 each, one seed).
 # - **s\* as a law.** The step from the paper's assumption to its threshold has been doubted, and the lab's
