@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,13 @@ def _own_main():
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_collections():
+    """Trainings collect garbage, half the time of a tiny one: most objects are the libraries', for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ def test_report_refuses_a_folder_and_what_is_no_finished_run(command, tiny, tmp_
 
 def test_sweep_prints_and_exports_a_table(command, tmp_path):
     code, out, _ = command("sweep", "TINY", "--over", "adapter.rank=1,2", "--seeds", "1", "--no-twin",
-                           "--csv", str(tmp_path / "t.csv"))  # fmt: skip
+                           "--workers", "1", "--csv", str(tmp_path / "t.csv"))  # fmt: skip
     assert code == 0
     assert "adapter.rank" in out
     assert (tmp_path / "t.csv").read_text().count("\n") == 3
@@ -127,9 +127,8 @@ def test_patch_refuses_what_cannot_be_patched(command, finished, tmp_path):
 
 
 def test_a_sweep_with_a_failed_cell_exits_with_one(command):
-    code, out, _ = command(
-        "sweep", "TINY", "--over", "adapter.rank=1,33", "--seeds", "1", "--no-twin", "--json"
-    )
+    code, out, _ = command("sweep", "TINY", "--over", "adapter.rank=1,33", "--seeds", "1", "--no-twin",
+                           "--workers", "1", "--json")  # fmt: skip
     assert code == 1
     assert [line["state"] for line in json.loads(out)] == ["finished", "failed"]
 
