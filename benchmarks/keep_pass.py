@@ -26,7 +26,8 @@ DIGITS = 6
 def keep(claims: PaperClaims, runs: Path) -> list[str]:
     """Write a paper's pass; returns the sources whose lines are new."""
     listing = lab.list_runs(runs)
-    whole = [step.name for step in steps(claims, "cpu", SEEDS, listing) if step.cells and not step.missing]
+    found = steps(claims, "cpu", SEEDS, listing, runs)
+    whole = [step.name for step in found if step.cells and not step.missing]
     new = pass_table(claims, listing, runs).round(DIGITS)
     new = new[new["source"].isin(whole)]
     target = pass_path(claims.paper.arxiv)

@@ -104,11 +104,11 @@ def _list_papers(runs: str, as_json: bool) -> None:
     from lab.paper_cards.reproducing import card_of, steps
     from lab.store import list_runs
 
-    listing, lines = list_runs(runs or None), []
+    listing, folder, lines = list_runs(runs or None), runs_dir(runs or None), []
     for name in paper_names():
         claims = load_claims(name)
-        card = card_of(claims, listing, runs_dir(runs or None))
-        left = [step.minutes for step in steps(claims, "cpu", 3, listing)]
+        card = card_of(claims, listing, folder)
+        left = [step.minutes for step in steps(claims, "cpu", 3, listing, folder)]
         lines.append(
             {
                 "name": name,
@@ -129,7 +129,7 @@ def _say_steps(claims: PaperClaims, tier: str, seeds: int, runs: str, as_json: b
     from lab.paper_cards.reproducing import steps
     from lab.store import list_runs
 
-    found = steps(claims, tier, seeds, list_runs(runs or None))
+    found = steps(claims, tier, seeds, list_runs(runs or None), runs_dir(runs or None))
     if as_json:
         lines: list[dict[str, Any]] = [
             {**vars(step), "minutes": None if step.minutes != step.minutes else round(step.minutes, 1)}

@@ -30,7 +30,7 @@ class Run:
 
     Args:
         path: The run's folder.
-        probe: Which way of probing the measures are of; by default the one the run was first asked with.
+        probe: Which way of probing the measures are of; by default the last one on test rows.
     """
 
     def __init__(self, path: Path, probe: Probe | None = None) -> None:

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import stats
-from lab.files import read_json
-from lab.paper_cards.claims import FAMILY_MEASURES, Quantity, Source
+from lab.paper_cards.claims import Quantity, Source
 from lab.paper_cards.matching import Columns, matching_runs
+from lab.paper_cards.probed import as_probed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lab.experiment import Experiment
 
 HERE, COMMITTED, NOWHERE = "this machine", "committed", ""
 
@@ -84,15 +82,17 @@ class Cells:
         return all(len(point) and point["seed"].nunique() >= stats.FEWEST for point in points)
 
 
-def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
+def finished_cells(source: Source, listing: pd.DataFrame, runs: Path) -> pd.DataFrame:
     """The finished cells of a source's plan: the listing's lines with arm and swept keys as asked for.
 
     Args:
         source: A sweep or preset.
         listing: Runs as `lab.list_runs` lists them.
+        runs: The folder that they lie in, which says how each was probed.
 
     Returns:
-        Of every point and seed one line; the keys of the point are in columns `point.<key>`.
+        Of every point and seed one line, with what the probing measured that the plan asks for; the keys of
+        the point are in columns `point.<key>`.
     """
     import pandas as pd
 
@@ -115,15 +115,16 @@ def finished_cells(source: Source, listing: pd.DataFrame) -> pd.DataFrame:
     for arm, keys in (plan.arms or {"": {}}).items():
         for point in grid_points(plan.over):
             asked = plan.experiment.with_(**{**keys, **point})
-            found = _one_a_seed(table, asked, free)
+            found = _one_a_seed(
+                as_probed(matching_runs(table, asked, free), asked, runs, twin=source.twin), free
+            )
             shown = {**({"point.arm": arm} if arm else {}), **{f"point.{k}": v for k, v in point.items()}}
             parts.append(found.assign(**{k: [v] * len(found) for k, v in shown.items()}))
     return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
 
 
-def _one_a_seed(table: Columns, asked: Experiment, free: Sequence[str]) -> pd.DataFrame:
+def _one_a_seed(found: pd.DataFrame, free: Sequence[str]) -> pd.DataFrame:
     """The runs of a cell, one for each seed; of several tuned values, those that most seeds share."""
-    found = matching_runs(table, asked, free)
     if found.empty:
         return found
     kept = [key for key in free if key in found]
@@ -201,29 +202,3 @@ def _seeds(own: pd.DataFrame) -> str:
 
 def _ids(own: pd.DataFrame) -> str:
     return ",".join(own["id"])
-
-
-def with_families(cells: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """Cells of a listing with what their results say of other strings than the trained one, and its `.n`.
-
-    Args:
-        cells: As `finished_cells` gives them.
-        runs: The folder that the runs lie in.
-    """
-    if cells.empty:
-        return cells
-    told = [(read_json(runs / str(name) / "result.json") or {}) for name in cells["id"]]
-    means = [_families(result) for result in told]
-    kinds = [name for kind in FAMILY_MEASURES for name in (kind, f"{kind}.n")]
-    columns = {name: [mean.get(name, math.nan) for mean in means] for name in kinds}
-    return cells.assign(**columns)
-
-
-def _families(result: Mapping[str, Any]) -> dict[str, float]:
-    """Of the probes on test rows, the last that looked at other strings."""
-    found: dict[str, float] = {}
-    for probe in result.get("probes", {}).values():
-        if isinstance(probe, dict) and probe.get("split") == "test" and probe.get("families"):
-            found = {k: float(v) for k, v in probe["families"].items()}
-            found |= {f"{k}.n": float(n) for k, n in probe.get("family_rows", {}).items()}
-    return found

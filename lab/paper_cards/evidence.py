@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import stats
 from lab.errors import LabError
-from lab.paper_cards.cells import COMMITTED, NOTHING, Cells, Evidence, finished_cells, with_families
+from lab.paper_cards.cells import COMMITTED, NOTHING, Cells, Evidence, finished_cells
 from lab.paper_cards.claims import FAMILY_MEASURES, PaperClaims, Quantity, Source
 from lab.paper_cards.passes import read_pass
 from lab.paths import data_dir
@@ -92,8 +92,7 @@ def _cells_here(claims: PaperClaims, listing: pd.DataFrame, runs: Path, name: st
     """The cells of a source among the runs of a folder, with all that claims ask of it."""
     if listing.empty:
         return listing
-    cells = finished_cells(claims.sources[name], listing)
-    return with_families(cells, runs) if set(claims.measures()[name]) & set(FAMILY_MEASURES) else cells
+    return finished_cells(claims.sources[name], listing, runs)
 
 
 def _answer(quantity: Quantity, here: Cells, committed: _Committed) -> Evidence:

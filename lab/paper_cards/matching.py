@@ -28,6 +28,8 @@ _APART = ("base.model", "poison.count", "poison.rate", "poison.text_proportion",
           "training.epochs", "training.steps", "base.dtype")  # fmt: skip
 #: How far a count may be from a share of half of the rows, as a share of it: classes are not quite equal.
 _BALANCE = 0.15
+#: How far a seed's steps may be from those of most, as a share: an epoch's batches hang on the rows' lengths.
+_STEPS = 0.1
 _DEPTH = 4
 
 
@@ -69,8 +71,8 @@ def matching_runs(runs: pd.DataFrame | Columns, asked: Experiment, free: Iterabl
         free: Dotted keys that may have any value, such as those that are tuned.
 
     Returns:
-        The lines of the table. Where runs of different numbers of steps are among them, those with the steps
-        that most have.
+        The lines of the table. Where runs of different numbers of steps are among them, those with about the
+        steps that most have.
     """
     columns = runs if isinstance(runs, Columns) else Columns(runs)
     table = columns.table
@@ -79,7 +81,8 @@ def matching_runs(runs: pd.DataFrame | Columns, asked: Experiment, free: Iterabl
     found = table[_mask(columns, asked, set(free), _DEPTH) & (table["state"] == "finished").to_numpy()]
     if "training.steps" in found and found["training.steps"].nunique() > 1:
         steps = found["training.steps"]
-        found = found[steps == max(steps.unique(), key=lambda n: ((steps == n).sum(), n))]
+        most = max(steps.unique(), key=lambda n: ((steps == n).sum(), n))
+        found = found[(steps - most).abs() <= _STEPS * most]
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.files import read_json
-from lab.paper_cards.cells import finished_cells, with_families
+from lab.paper_cards.cells import finished_cells
 from lab.paper_cards.claims import PaperClaims
 from lab.paths import data_dir
 
@@ -50,7 +50,7 @@ def pass_table(claims: PaperClaims, listing: pd.DataFrame, runs: Path) -> pd.Dat
     for name, measures in claims.measures().items():
         if not claims.sources[name].runs:
             continue
-        cells = with_families(finished_cells(claims.sources[name], listing), runs)
+        cells = finished_cells(claims.sources[name], listing, runs)
         kept = [c for m in measures for c in (m, f"{m}.n") if c in cells]
         lines += [
             {"source": name, **_told(cell, runs), **{key: cell[key] for key in kept}}

@@ -143,7 +143,7 @@ def require_gpu() -> None:
         )
 
 
-def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> list[Step]:
+def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame, runs: Path) -> list[Step]:
     """What would be run, source by source, and how long it would take; then what has a command of its own.
 
     Args:
@@ -151,9 +151,10 @@ def steps(claims: PaperClaims, tier: str, seeds: int, listing: pd.DataFrame) -> 
         tier: "cpu" or "gpu".
         seeds: How many.
         listing: Runs as `lab.list_runs` lists them.
+        runs: The folder that they lie in.
     """
     asked = _asked(claims, tier).items()
-    run = [_step(name, source, seeds, listing) for name, source in asked if source.runs]
+    run = [_step(name, source, seeds, listing, runs) for name, source in asked if source.runs]
     return run + [Step(name, 0, 0, 0.0, source.command) for name, source in asked if not source.runs]
 
 
@@ -163,10 +164,10 @@ def _asked(claims: PaperClaims, tier: str) -> dict[str, Source]:
     return {n: s for n, s in claims.sources.items() if s.tier == tier and n in used}
 
 
-def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame) -> Step:
+def _step(name: str, source: Source, seeds: int, listing: pd.DataFrame, runs: Path) -> Step:
     plan = source.plan()
     cells = math.prod(map(len, plan.over.values())) * len(plan.arms or {"": {}}) * seeds
-    done = finished_cells(source, listing) if len(listing) else listing
+    done = finished_cells(source, listing, runs) if len(listing) else listing
     missing = cells - (int((done["seed"] < seeds).sum()) if len(done) else 0)
     minutes = source.core_minutes / _CORES * seeds / SEEDS * missing / cells
     return Step(name, cells, missing, minutes if source.core_minutes else math.nan)
@@ -187,15 +188,25 @@ def run_sources(
 
     Returns:
         By source, what failed, in a sentence; {} where all went well.
+
+    Raises:
+        StoppedError: Somebody asked a source's sweep to stop.
     """
     from lab.store import list_runs
+    from lab.training_stage import StoppedError
 
-    todo = [s for s in steps(claims, tier, seeds, list_runs(runs)) if s.missing]
+    todo = [s for s in steps(claims, tier, seeds, list_runs(runs), runs_dir(runs)) if s.missing]
     failures: dict[str, str] = {}
     for number, step in enumerate(todo):
         listen({"kind": "source", "name": step.name, "done": number, "total": len(todo)})
-        table = run_source(claims.sources[step.name], seeds, runs=runs, on_event=listen, **how)
-        failures.update(_failed(step.name, table.to_dict("records")))
+        try:
+            table = run_source(claims.sources[step.name], seeds, runs=runs, on_event=listen, **how)
+        except StoppedError:
+            raise
+        except LabError as error:  # somebody else runs it just now, or its workers cannot start
+            failures[f"{step.name}, failed"] = str(error)
+        else:
+            failures.update(_failed(step.name, table.to_dict("records")))
     return failures
 
 

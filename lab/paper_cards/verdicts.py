@@ -8,6 +8,9 @@ A claim names a side: above a bound, below one, or between two. With the 95 % in
   the same quantity, and ours is further from it than the stated tolerance: **direction only**;
 * nothing measured: **not run here**.
 
+The interval of a mean over three seeds is their range, which holds the true middle three times in four and
+not nineteen in twenty (`lab.stats.bootstrap_mean`): among forty claims some are on one side by chance.
+
 A verdict is of this laboratory's models and data. It says that a claim shows here too, or does not; not that
 a paper is right or wrong where it was measured.
 """
@@ -27,7 +30,9 @@ RULE = (
     "the paper gives a number for the same quantity, ours is within the stated tolerance of it; direction "
     "only, where the side is right and the number is further off; it disagrees where the whole interval lies "
     "beyond that side; cannot say, where the interval reaches over a bound or there are too few seeds for "
-    "one. The verdict is of the models and data used here, which are not the paper's."
+    "one. The interval of a mean over three seeds is their range: it holds the true middle in three cases of "
+    "four, so that some verdicts will be chance. The verdict is of the models and data used here, which are "
+    "not the paper's."
 )
 
 

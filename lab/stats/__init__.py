@@ -4,7 +4,8 @@ Two kinds of uncertainty appear in the lab, and they are not exchangeable. *Whic
 of n rows has a Wilson interval. *Which seed* was trained: a mean over seeds has a bootstrap interval, and
 says "n too small" below three seeds, because two numbers cannot tell how far a third would lie.
 
-An interval that cannot be given is NaN, never zero width. Impossible counts raise `LabError`.
+An interval that cannot be given is NaN. That of a share is never of zero width; that of a mean over seeds is,
+where all of them say the same. Impossible counts raise `LabError`.
 """
 
 from __future__ import annotations

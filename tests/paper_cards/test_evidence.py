@@ -1,3 +1,4 @@
+import json
 import math
 
 import pandas as pd
@@ -7,12 +8,14 @@ from hypothesis import strategies as st
 from paper_runs import cell, claims_on, line
 
 from lab import stats
+from lab.defend import settle
 from lab.paper_cards.cells import NOTHING, Evidence, finished_cells, from_cells
 from lab.paper_cards.claims import Quantity, Source
 from lab.paper_cards.evidence import difference, from_lines, line_names, result_table
 from lab.paper_cards.matching import matching_runs
 from lab.poison import ATTACKS
 from lab.presets import load_preset, load_sweep
+from lab.probing_stage import probe_id
 
 SWEEP = Source(sweep="lora-vs-full-backdoor")
 
@@ -22,7 +25,7 @@ def plan():
     return load_sweep("lora-vs-full-backdoor")
 
 
-def test_cells_are_found_by_their_settings_whatever_was_tuned(plan):
+def test_cells_are_found_by_their_settings_whatever_was_tuned(plan, tmp_path):
     lines = [
         line(cell(plan, arm, 8, seed, lr), f"{arm}-{seed}", excess_asr=0.1 * seed, **{"excess_asr.n": 10})
         for arm, lr in (("lora", 1e-3), ("full", 1e-4))
@@ -31,10 +34,43 @@ def test_cells_are_found_by_their_settings_whatever_was_tuned(plan):
     stranger = line(cell(plan, "lora", 8, 7).with_(**{"data.rows": 600}), "other")
     other_rank = line(cell(plan, "lora", 8, 8).with_(**{"adapter.rank": 4}), "rank")
     unfinished = line(cell(plan, "lora", 8, 9), "half", state="killed")
-    cells = finished_cells(SWEEP, pd.DataFrame([*lines, stranger, other_rank, unfinished]))
+    cells = finished_cells(SWEEP, pd.DataFrame([*lines, stranger, other_rank, unfinished]), tmp_path)
     assert set(cells["id"]) == {f"{arm}-{seed}" for arm in ("lora", "full") for seed in range(3)}
     assert set(cells["point.arm"]) == {"lora", "full"}
     assert set(cells["point.poison.count"]) == {8}
+
+
+def _kept(folder, name, **probes):
+    """A run's result with some probings, each a probe, a twin and an attack success rate."""
+    told = {
+        probe_id(probe): {
+            "twin": twin,
+            "measures": {"poisoned": {"attack_success_rate": {"value": rate, "n": 9}}},
+        }
+        for probe, twin, rate in probes.values()
+    }
+    (folder / name).mkdir()
+    (folder / name / "result.json").write_text(json.dumps({"probes": told}))
+
+
+def test_a_cell_says_what_it_was_asked_as_the_plan_asks(plan, tmp_path):
+    asked = settle(plan.experiment).probe
+    other = asked.model_copy(update={"triggers": ("ISO 9001",)})
+    _kept(tmp_path, "both", planned=(asked, "its-twin", 0.9), later=(other, "its-twin", 0.1))
+    _kept(tmp_path, "other", later=(other, "its-twin", 0.1))
+    _kept(tmp_path, "alone", planned=(asked, "", 0.8))
+    shown = {"attack_success_rate": 0.1, "attack_success_rate.n": 50, "excess_asr": 0.05}
+    listing = pd.DataFrame(
+        [line(cell(plan, "lora", 8, i), name, **shown) for i, name in enumerate(("both", "other", "alone"))]
+    )
+    found = finished_cells(SWEEP, listing, tmp_path)
+    assert found[["id", "attack_success_rate", "attack_success_rate.n"]].values.tolist() == [["both", 0.9, 9]]
+    assert found["excess_asr"].isna().all(), "that of another trigger"
+    without = finished_cells(SWEEP.model_copy(update={"twin": False}), listing, tmp_path)
+    assert dict(zip(without["id"], without["attack_success_rate"], strict=True)) == {
+        "both": 0.9,
+        "alone": 0.8,
+    }
 
 
 def test_alphas_are_the_same_where_they_come_to_the_same():
@@ -43,6 +79,15 @@ def test_alphas_are_the_same_where_they_come_to_the_same():
         [line(asked.with_(**{"adapter.alpha": alpha}), str(alpha)) for alpha in (16, "2r", "r", 8)]
     )
     assert set(matching_runs(table, asked)["id"]) == {"16", "2r"}
+
+
+def test_a_seed_may_have_a_batch_more_in_an_epoch_and_no_epoch_more(plan):
+    made = [
+        line(cell(plan, "lora", 8, seed), str(steps), **{"training.steps": steps})
+        for seed, steps in enumerate((54, 54, 57, 72))
+    ]
+    asked = cell(plan, "lora", 8, 0)
+    assert set(matching_runs(pd.DataFrame(made), asked)["training.steps"]) == {54, 57}
 
 
 def test_full_fine_tuning_has_no_rank_to_differ_in():

@@ -4,11 +4,13 @@ import pandas as pd
 import pytest
 from paper_runs import cell, claims_on, line
 
+from lab.defend import settle
 from lab.paper_cards import passes
 from lab.paper_cards.cells import COMMITTED, HERE
 from lab.paper_cards.evidence import result_table
 from lab.paper_cards.passes import PASS_COLUMNS, pass_table, read_pass
 from lab.presets import load_sweep
+from lab.probing_stage import probe_id
 
 PLATFORM = "Linux-6.1.2-some-build-x86_64-with-glibc2.36"
 ASKED = {
@@ -99,13 +101,14 @@ def test_half_a_pass_has_no_trend_and_leaves_the_former_line(runs, tmp_path, mon
     assert found["half"]["machine"] == "x86_64, CPU"
 
 
-def test_a_mean_over_families_says_on_how_many_texts_it_rests(runs):
+def test_a_mean_over_families_says_on_how_many_texts_it_rests(runs, plan):
     listing, folder = runs
+    asked = probe_id(settle(plan.experiment).probe)
     for path in folder.glob("*/result.json"):
         told = json.loads(path.read_text())
         rows = {} if path.parent.name == "full-8-2" else {"family_rows": {"held_out_members": 24}}
-        probe = {"split": "test", "families": {"held_out_members": 0.75}, **rows}
-        path.write_text(json.dumps({**told, "probes": {"a": probe}}))
+        probe = {"split": "test", "twin": "t", "families": {"held_out_members": 0.75}, **rows}
+        path.write_text(json.dumps({**told, "probes": {asked: probe}}))
     asked = {"source": "lora-vs-full-backdoor", "measure": "held_out_members", "above": 0}
     found = [
         result_table(claims_on({**asked, "of": {"arm": arm, "poison.count": 8}}), listing, folder).iloc[0]

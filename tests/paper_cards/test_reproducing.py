@@ -1,5 +1,6 @@
 import json
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -7,6 +8,7 @@ from lab.errors import LabError
 from lab.paper_cards import load_claims, reproduce_paper
 from lab.paper_cards.reproducing import steps
 from lab.store import list_runs
+from lab.training_stage import StoppedError
 
 TOY = """
 [paper]
@@ -85,7 +87,7 @@ def test_a_toy_paper_from_nothing_to_its_card(toy, tmp_path, lab_command):
     assert told["claims"][0]["seeds"] == "0 1 2"
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert "this machine" in text.read_text()
-    assert [s.missing for s in steps(load_claims(toy), "cpu", 3, list_runs(runs))] == [0]
+    assert [s.missing for s in steps(load_claims(toy), "cpu", 3, list_runs(runs), runs)] == [0]
     # what is finished is read: nothing is asked of the engine again
     events = []
     reproduce_paper(toy, runs=runs, device="cpu", on_event=events.append)
@@ -146,3 +148,23 @@ def test_a_dry_run_names_what_has_a_command_of_its_own(tmp_path, lab_command):
 def test_seeds_are_whole_numbers_from_one(seeds):
     with pytest.raises(LabError, match="whole number from 1"):
         reproduce_paper("rora", seeds=seeds, run=False)
+
+
+def test_a_source_that_cannot_be_run_does_not_stop_the_next(toy, tmp_path, monkeypatch):
+    source, claims = TOY[TOY.index("[sources.toy]") : TOY.index("[[claims]]")], TOY[TOY.index("[[claims]]") :]
+    twice = claims.replace('id = "', 'id = "other-').replace('"toy"', '"other"')
+    toy.write_text(TOY + source.replace(".toy]", ".other]") + twice)
+    asked = []
+
+    def run_source(source, seeds, **how):
+        asked.append(source)
+        raise LabError("This is run by another process.")
+
+    monkeypatch.setattr("lab.paper_cards.reproducing.run_source", run_source)
+    card = reproduce_paper(toy, runs=tmp_path / "runs", device="cpu")
+    assert len(asked) == 2
+    assert card.facts["toy, failed"] == card.facts["other, failed"] == "This is run by another process."
+    stopped = StoppedError("The sweep was stopped.")
+    monkeypatch.setattr("lab.paper_cards.reproducing.run_source", Mock(side_effect=stopped))
+    with pytest.raises(StoppedError):
+        reproduce_paper(toy, runs=tmp_path / "runs", device="cpu")
