@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,10 @@ MAX_RECORD = 16 * 2**20
 #: What a run's folder is called.
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9a-f]{10}")
 _Small = TypeVar("_Small", bound=BaseModel)
+
+
+# a run that is named lies beside the one that names it, so a name is a folder's and no path
+_RunName = Annotated[str, Field(pattern=rf"^({RUN_ID.pattern})?$")]
 
 
 class _Strict(BaseModel):
@@ -44,8 +48,8 @@ class _Record(_Strict):
     labels: list[str]
     dataset: _Dataset
     base_sha256: str
-    # a folder's name, since the base lies beside
-    base_run: str = Field("", pattern=rf"^({RUN_ID.pattern})?$")
+    base_run: _RunName = ""
+    parent: _RunName = ""
     root: str = ""
     prompt_template: str = ""
     measured_poison: dict[str, Any] = {}
@@ -62,7 +66,9 @@ class _Measure(_Strict):
 
 class _Probed(_Strict):
     split: str
-    twin: str
+    twin: _RunName
+    families: dict[str, float] = {}
+    family_rows: dict[str, int] = {}
     measures: dict[str, dict[str, _Measure]]
     probe: Probe
 
@@ -71,7 +77,7 @@ class _Result(_Strict):
     """`result.json`, as `lab.results.write_result` writes it."""
 
     id: str
-    twin: str
+    twin: _RunName
     shown: str
     measures: dict[str, dict[str, dict[str, _Measure]]]
     probes: dict[str, _Probed]

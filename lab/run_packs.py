@@ -133,11 +133,17 @@ def _write(stream: Any, files: Iterable[tuple[str, Path]]) -> None:
     manifest: dict[str, tuple[int, str]] = {}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files:
-            with path.open("rb") as read:
-                manifest[name] = (path.stat().st_size, hashlib.file_digest(read, "sha256").hexdigest())
             # weights hardly shrink; the rest does
             how = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
-            archive.write(path, name, compress_type=how)
+            info = zipfile.ZipInfo.from_file(path, name)
+            info.compress_type = how
+            digest, size = hashlib.sha256(), 0
+            # what is hashed is what is packed, also of a file that somebody writes anew meanwhile
+            with path.open("rb") as read, archive.open(info, "w") as packed:
+                while chunk := read.read(1 << 20):
+                    digest.update(chunk)
+                    size += packed.write(chunk)
+            manifest[name] = (size, digest.hexdigest())
         archive.writestr(MANIFEST, json.dumps({"schema": SCHEMA, "files": manifest}, indent=1))
 
 
@@ -270,13 +276,15 @@ def _chunks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
 
 def _move(source: Path, target: Path) -> None:
     """Put a whole run in its place; what an unfinished one left there gives way if nobody holds it."""
+    from lab.run_care import discard
     from lab.store import RunFolder
 
     if target.is_dir():
         left = RunFolder(target)
-        if left.finished or left.is_locked():
+        if left.finished:
             return
-        shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(LabError):  # somebody works on it, and will finish it
+            discard(left)
     try:
         os.replace(source, target)
     except OSError:
