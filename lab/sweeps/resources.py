@@ -36,11 +36,11 @@ class Card:
     """A GPU.
 
     Attributes:
-        index: Its number.
+        index: What `CUDA_VISIBLE_DEVICES` calls it: its number, or a name such as "GPU-8f…".
         free: Free memory in bytes.
     """
 
-    index: int
+    index: str
     free: float
 
 
@@ -208,7 +208,7 @@ def _on_cards(wanted: int, jobs: int, cards: Sequence[Card], need: float) -> Tea
         card.index for depth in range(max(room)) for card, n in zip(cards, room, strict=True) if n > depth
     ]
     share = thread_share(count)
-    told = tuple(share | {"CUDA_VISIBLE_DEVICES": str(places[i % len(places)])} for i in range(count))
+    told = tuple(share | {"CUDA_VISIBLE_DEVICES": places[i % len(places)]} for i in range(count))
     why = "as asked" if wanted else f"{len(cards)} cards, {need / _GIB:.1f} GiB each job"
     return Team(count, told, why)
 
@@ -219,7 +219,12 @@ def _cards() -> list[Card]:
 
     if not torch.cuda.is_available():
         return []
-    named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip().isdecimal()]
-    count = torch.cuda.device_count()
-    indices = [int(n) for n in named] if len(named) == count else list(range(count))
-    return [Card(indices[i], float(torch.cuda.mem_get_info(i)[0])) for i in range(count)]
+    names = _card_names(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    return [Card(name, float(torch.cuda.mem_get_info(i)[0])) for i, name in enumerate(names)]
+
+
+def _card_names(count: int, visible: str) -> list[str]:
+    """What to call the cards that torch counts: where only some are visible, number 0 may be another's."""
+    named = [name.strip() for name in visible.split(",") if name.strip()]
+    # CUDA stops reading at the first name that no card has
+    return named[:count] if len(named) >= count else [str(i) for i in range(count)]

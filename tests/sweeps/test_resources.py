@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from lab import Experiment
 from lab.errors import LabError
 from lab.sweeps import resources
-from lab.sweeps.resources import Card, choose_team, core_count, need_bytes
+from lab.sweeps.resources import Card, _card_names, choose_team, core_count, need_bytes
 from lab.work_queue import thread_share
 
 GIB = 2**30
@@ -52,14 +52,14 @@ def test_no_more_workers_than_jobs_nor_other_than_asked(machine):
 
 def test_several_small_runs_share_a_card(machine):
     machine(16, 64)
-    cards = [Card(0, 8 * GIB), Card(3, 2 * GIB)]
+    cards = [Card("0", 8 * GIB), Card("3", 2 * GIB)]
     team = choose_team("auto", 100, [MINILM], "cuda", cards=lambda: cards)
     each = need_bytes([MINILM], on_card=True)
     room = [int(8 * 0.8 * GIB / each), int(2 * 0.8 * GIB / each)]
     told = [e["CUDA_VISIBLE_DEVICES"] for e in team.environments]
     assert (told.count("0"), told.count("3")) == (min(room[0], 16 - room[1]), room[1])
     assert told[:2] == ["0", "3"], "cards are filled one after the other, not the first one first"
-    full = [Card(0, 0.1 * GIB)]
+    full = [Card("0", 0.1 * GIB)]
     assert choose_team("auto", 100, [LARGE], "cuda", cards=lambda: full).count == 1
 
 
@@ -95,7 +95,7 @@ def test_larger_models_need_more_and_the_largest_of_a_sweep_decides():
 
 def test_a_large_model_has_a_card_to_itself(machine):
     machine(8, 64)
-    card = [Card(0, 16 * GIB)]
+    card = [Card("0", 16 * GIB)]
     counts = [
         choose_team("auto", 100, [e], "cuda", cards=lambda: card).count
         for e in (on("Qwen/Qwen2.5-7B-Instruct"), on("Qwen/Qwen2.5-7B-Instruct", dtype="bfloat16"), MINILM)
@@ -170,3 +170,17 @@ def test_workers_together_have_no_more_threads_than_there_are_cores(cores, monke
         assert sum(threads) <= count
         assert min(threads) >= 1
     assert set(thread_share(count + 1).values()) == {"1"}, "more workers than cores have one each"
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "names"),
+    [
+        (2, "", ["0", "1"]),
+        (1, "3", ["3"]),
+        (2, "GPU-8f1, GPU-07c", ["GPU-8f1", "GPU-07c"]),
+        (1, "MIG-4b/7/0", ["MIG-4b/7/0"]),
+        (1, "3,-1", ["3"]),
+    ],
+)
+def test_cards_are_called_as_the_environment_calls_them(count, visible, names):
+    assert _card_names(count, visible) == names
