@@ -77,13 +77,13 @@ def test_a_card_from_committed_numbers(tmp_path):
     assert lines.loc["tr-weakens-word", "verdict"] == "disagrees"
     assert lines.loc["rora-removes-word", "verdict"] == "direction only"
     assert lines.loc["rora-removes-word", "seeds"] == "0 1 2"
-    assert lines.loc["threshold", "verdict"] == "not run here"
+    assert lines.loc["threshold-word", "verdict"] == "cannot say"
     assert len(card.table) == len(load_claims("rora").claims)
     # what the paper does not claim is no claim of the paper
     assert sum(card.counts.values()) == len(card.table) - 1
     assert "and 1 check of our own" in card.summary
     assert "Own check: Refitting" in card.to_markdown()
-    assert card.facts["numbers"] == "0 of this machine, 12 committed"
+    assert card.facts["numbers"] == "0 of this machine, 14 committed"
     assert "rora" in repr(card)
     assert "committed" in card.to_markdown()
     assert "<table" in card._repr_html_()
