@@ -96,7 +96,7 @@ class Probing:
             if twin is not None:
                 self._put_to_twin(twin, tables, predictions)
             measures = pd.concat(tables, ignore_index=True)
-            self._add_predictions(pd.concat(predictions, ignore_index=True))
+            add_predictions(self._folder.path, pd.concat(predictions, ignore_index=True))
             write_table(measures_path(self._folder, e.probe), measures)
         return measures
 
@@ -243,17 +243,6 @@ class Probing:
             if name != "exact"
         }
 
-    def _add_predictions(self, new: pd.DataFrame) -> None:
-        """Write the predictions; those of other ways of probing stay."""
-        import pandas as pd
-
-        path = self._folder.path / "predictions.parquet"
-        if path.is_file():
-            former = pd.read_parquet(path)
-            others = former[former["probe"] != probe_id(self._prepared.experiment.probe)]
-            new = pd.concat([others, new], ignore_index=True) if len(others) else new
-        write_table(path, new)
-
     def _prediction_rows(self, asked: pd.DataFrame, answers: pd.DataFrame, model: str) -> pd.DataFrame:
         from lab.tables import PREDICTION_COLUMNS
 
@@ -264,6 +253,23 @@ class Probing:
             logits=answers["logits"],
         )
         return table[list(PREDICTION_COLUMNS)]
+
+
+def add_predictions(run: Path, new: pd.DataFrame) -> None:
+    """Write predictions into a run's folder; those of other ways of probing stay.
+
+    Args:
+        run: The run's folder, held by this process.
+        new: Lines of `lab.tables.PREDICTION_COLUMNS`, all that there are of their ways of probing.
+    """
+    import pandas as pd
+
+    path = run / "predictions.parquet"
+    if path.is_file():
+        former = pd.read_parquet(path)
+        others = former[~former["probe"].isin(new["probe"].unique())]
+        new = pd.concat([others, new], ignore_index=True) if len(others) else new
+    write_table(path, new)
 
 
 def headline_of(measures: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import contextlib
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lab.defend import after_training
@@ -60,14 +61,9 @@ def write_result(
         **_family_summary(measures, prepared),
         "probe": probe.model_dump(mode="json"),
     }
-    probes = {**former.get("probes", {}), probe_id(probe): entry}
     result = {
         "id": folder.id,
-        "twin": twin or former.get("twin", ""),
-        # what a listing or a report shows that asks for nothing special: test rows before validation rows
-        "shown": probe_id(probe) if probe.split == "test" or "shown" not in former else former["shown"],
-        "measures": {**former.get("measures", {}), probe.split: by_model},
-        "probes": probes,
+        **with_probe(former, probe_id(probe), entry),
         # the rows belong to the weights: probing anew leaves them, and cleaning anew may take minutes
         "poison": former.get("poison") or _poison_counts(prepared),
         "training": read_json(folder.path / "trained.json") or {},
@@ -83,6 +79,24 @@ def write_result(
     }
     write_json(folder.path / "result.json", result)
     job.tell(folder, "status", stage="finished", run=folder.id)
+
+
+def with_probe(former: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a result that grow with each way of probing.
+
+    Args:
+        former: The result as it was; {} where there is none.
+        name: The id of a way of probing.
+        entry: What the result tells of it, in place of what it told before.
+    """
+    split = entry["split"]
+    return {
+        "twin": entry["twin"] or former.get("twin", ""),
+        # what a listing or a report shows that asks for nothing special: test rows before validation rows
+        "shown": name if split == "test" or "shown" not in former else former["shown"],
+        "measures": {**former.get("measures", {}), split: entry["measures"]},
+        "probes": {**former.get("probes", {}), name: entry},
+    }
 
 
 def _poison_counts(prepared: Prepared) -> dict[str, Any]:

@@ -4,7 +4,8 @@
     <run id>/experiment.json     and the other files of each run
 
 What is not in the manifest, or not as it says, is refused, and nothing has been written then. A run appears
-in the runs folder as a whole; one that is there already stays as it is.
+in the runs folder as a whole; one that is there already stays as it is, or gets the measures that it lacks
+where a sweep's own runs come home (`lab.added_probes`).
 
 Whether a folder is the run that it says it is, `lab.packed_records` judges.
 """
@@ -79,12 +80,13 @@ def pack_runs(runs: Sequence[Path], target: Path | None = None) -> bytes:
     return b""
 
 
-def unpack_runs(archive: bytes | Path, runs: Path) -> tuple[list[str], list[str]]:
+def unpack_runs(archive: bytes | Path, runs: Path, *, add: bool = False) -> tuple[list[str], list[str]]:
     """Put the runs of an archive into a runs folder; those that are there stay as they are.
 
     Args:
         archive: The archive, or where it lies.
         runs: The runs folder.
+        add: Give those that are there the measures that they lack; only for archives of one's own machines.
 
     Returns:
         Ids of the runs that were put there, and of those that were there already.
@@ -101,7 +103,7 @@ def unpack_runs(archive: bytes | Path, runs: Path) -> tuple[list[str], list[str]
     with opened:
         with _readable():
             listed = _checked_names(opened, size)
-        return _unpack(opened, listed, runs)
+        return _unpack(opened, listed, runs, add)
 
 
 @contextlib.contextmanager
@@ -133,17 +135,18 @@ def _write(stream: Any, files: Iterable[tuple[str, Path]]) -> None:
     manifest: dict[str, tuple[int, str]] = {}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files:
+            entry = zipfile.ZipInfo.from_file(path, name)
             # weights hardly shrink; the rest does
-            how = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
-            info = zipfile.ZipInfo.from_file(path, name)
-            info.compress_type = how
-            digest, size = hashlib.sha256(), 0
-            # what is hashed is what is packed, also of a file that somebody writes anew meanwhile
-            with path.open("rb") as read, archive.open(info, "w") as packed:
+            entry.compress_type = (
+                zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
+            )
+            hashed, size = hashlib.sha256(), 0
+            # read once: another job may give the file a new content, and what is listed is what was packed
+            with path.open("rb") as read, archive.open(entry, "w") as write:
                 while chunk := read.read(1 << 20):
-                    digest.update(chunk)
-                    size += packed.write(chunk)
-            manifest[name] = (size, digest.hexdigest())
+                    hashed.update(chunk)
+                    size += write.write(chunk)
+            manifest[name] = (size, hashed.hexdigest())
         archive.writestr(MANIFEST, json.dumps({"schema": SCHEMA, "files": manifest}, indent=1))
 
 
@@ -215,30 +218,45 @@ def _check_entry(entry: zipfile.ZipInfo, size: int) -> None:
 
 
 def _unpack(
-    archive: zipfile.ZipFile, listed: dict[str, tuple[int, str]], runs: Path
+    archive: zipfile.ZipFile, listed: dict[str, tuple[int, str]], runs: Path, add: bool
 ) -> tuple[list[str], list[str]]:
     ids = sorted({name.partition("/")[0] for name in listed})
     there = [run for run in ids if (runs / run / "result.json").is_file()]
     new = [run for run in ids if run not in there]
+    wanted = {n: told for n, told in listed.items() if n.partition("/")[0] in new or (add and _is_table(n))}
     with writing_to(runs):
-        _check_room((size for name, (size, _) in listed.items() if name.partition("/")[0] in new), runs)
+        _check_room((size for size, _ in wanted.values()), runs)
         is_new = not runs.exists()
         runs.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=runs))
         try:
-            for name, (size, digest) in listed.items():
-                if name.partition("/")[0] in new:
-                    _extract(archive, name, size, digest, temporary)
-            for run in new:
+            for name, (size, digest) in wanted.items():
+                _extract(archive, name, size, digest, temporary)
+            for run in ids if add else new:
                 check_run(temporary / run, runs)
             for run in new:
                 _move(temporary / run, runs / run)
+            if add:
+                _add_to_others(temporary, runs)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if is_new:
                 with contextlib.suppress(OSError):  # it holds runs now
                     runs.rmdir()
     return new, there
+
+
+def _is_table(name: str) -> bool:
+    """Whether a run's file tells of it, weights aside: those of a run that is there are there too."""
+    return not name.endswith(".safetensors")
+
+
+def _add_to_others(unpacked: Path, runs: Path) -> None:
+    """Give the runs that were there, or came from elsewhere meanwhile, the measures that they lack."""
+    from lab.added_probes import add_probes
+
+    for copy in sorted(unpacked.iterdir()):  # what was new has been moved away
+        add_probes(copy, runs / copy.name)
 
 
 def _check_room(sizes: Iterable[int], runs: Path) -> None:

@@ -15,8 +15,16 @@ from lab import cli
 from lab.errors import LabError
 from lab.experiment import Experiment
 from lab.prepare import prepare
+from lab.record import Run
 from lab.results import experiment_record
-from lab.run_packs import MANIFEST, export_runs, import_runs, pack_runs, unpack_runs
+from lab.run_packs import (
+    MANIFEST,
+    export_runs,
+    import_runs,
+    pack_runs,
+    unpack_runs,
+    with_what_they_rest_on,
+)
 
 
 @pytest.fixture
@@ -86,6 +94,106 @@ def test_what_is_there_already_stays_as_it_is(finished, packed, tmp_path):
     assert new == []
     assert finished.id in there
     assert everything(tmp_path) == before
+
+
+@pytest.fixture
+def two_ways(finished, tmp_path):
+    """A run probed in one way, and an archive of it probed in another way too, both of one training."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for run in (finished, finished.twin):
+        shutil.copytree(run.path, here / run.id)
+        shutil.copytree(run.path, there / run.id)
+    more = lab.run(finished.experiment.with_(**{"probe.rows": 12}), runs=there)
+    assert more.id == finished.id
+    return here, pack_runs(with_what_they_rest_on([more.path])), more
+
+
+def test_an_import_adds_no_measures(two_ways):
+    here, archive, _ = two_ways
+    before = everything(here)
+    unpack_runs(archive, here)
+    assert everything(here) == before
+
+
+def test_measures_of_the_same_training_are_added_and_nothing_is_lost(two_ways, finished):
+    here, archive, more = two_ways
+    (here / finished.id / "note.md").write_text("mine")
+    before = everything(here)
+    assert unpack_runs(archive, here, add=True) == ([], sorted([finished.id, finished.twin.id]))
+    first, second = Run(here / finished.id, finished.asked_probe), Run(here / finished.id, more.asked_probe)
+    assert second.headline == more.headline
+    assert first.headline == finished.headline
+    for mine, told in ((first, finished), (second, more)):
+        assert mine.measures.equals(told.measures)
+        assert mine.predictions.equals(told.predictions)
+    assert second.result == more.result
+    changed = {str(name) for name, content in everything(here).items() if before.get(name) != content}
+    assert {os.path.basename(name) for name in changed} >= {
+        "result.json",
+        "predictions.parquet",
+        "events.jsonl",
+    }
+    assert not [name for name in changed if name.endswith((".safetensors", "note.md", "trained.json"))]
+    again = everything(here)
+    unpack_runs(archive, here, add=True)
+    assert everything(here) == again
+
+
+def test_two_that_come_back_with_different_measures_are_both_added(two_ways, finished):
+    here, archive, more = two_ways
+    other = lab.run(finished.experiment.with_(**{"probe.rows": 14}), runs=here)
+    unpack_runs(archive, here, add=True)
+    for run in (finished, more, other):
+        assert Run(here / finished.id, run.asked_probe).headline == run.headline
+
+
+def test_measures_of_weights_that_were_trained_another_time_are_not_added(two_ways, finished):
+    here, archive, _ = two_ways
+    for run in (finished.id, finished.twin.id):
+        path = here / run / "trained.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 1e6}))
+    before = everything(here)
+    unpack_runs(archive, here, add=True)
+    assert everything(here) == before
+
+
+def test_measures_of_a_changed_record_are_refused_before_any_is_added(two_ways):
+    here, archive, _ = two_ways
+    before = everything(here)
+    for change in (BROKEN_RECORDS["other seed"], BROKEN_RESULTS["shown"]):
+        name = "experiment.json" if change is BROKEN_RECORDS["other seed"] else "result.json"
+        with pytest.raises(LabError, match="archive"):
+            unpack_runs(rewritten(archive, replacing(name, change)), here, add=True)
+    assert everything(here) == before
+
+
+def test_a_way_of_probing_that_names_a_path_is_not_added(two_ways, finished):
+    here, archive, _ = two_ways
+
+    def escape(told):
+        told["probes"]["../../../out"] = next(iter(told["probes"].values()))
+
+    name = f"{finished.id}/measures/x.parquet"
+    bad = rewritten(archive, lambda entries: listing(entries, name, b"x"))
+    bad = rewritten(bad, replacing(f"{finished.id}/result.json", edited(escape)))
+    unpack_runs(bad, here, add=True)
+    assert len(Run(here / finished.id).result["probes"]) == 2
+
+
+def test_a_file_that_changes_while_it_is_packed_is_listed_as_it_was_packed(finished, tmp_path, monkeypatch):
+    """Whatever else is asked of a run meanwhile, the archive can be opened."""
+    folder = tmp_path / finished.twin.id
+    shutil.copytree(finished.twin.path, folder)
+    real = zipfile.ZipFile.open
+
+    def changing(archive, name, *mode, **more):
+        if getattr(name, "filename", "").endswith("events.jsonl") and mode == ("w",):
+            with (folder / "events.jsonl").open("ab") as file:
+                file.write(b'{"kind": "status", "step": -1}\n')
+        return real(archive, name, *mode, **more)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", changing)
+    assert unpack_runs(pack_runs([folder]), tmp_path / "runs")[0] == [finished.twin.id]
 
 
 def test_an_unfinished_run_does_not_travel(tmp_path):

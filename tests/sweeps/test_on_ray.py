@@ -1,8 +1,10 @@
 """A sweep on a Ray cluster of two nodes, on this machine: lost nodes, nodes without a common disk."""
 
 import hashlib
+import json
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -14,6 +16,7 @@ import pytest
 
 import lab
 from lab.errors import LabError
+from lab.store import RunFolder
 from lab.sweeps.doing import Place
 from lab.sweeps.executors import Setting, on_ray
 
@@ -115,6 +118,178 @@ def test_nodes_without_a_common_disk_send_their_runs_home(quick, cluster, tmp_pa
     assert seen, "a node worked in a folder of its own"
     left = list(Path(tempfile.gettempdir()).glob(f"lab-runs-{token}-*"))
     assert not left, "the nodes' own folders are removed"
+
+
+@pytest.mark.recipe  # starts a cluster
+def test_a_run_that_lies_here_is_asked_more_on_a_node_without_a_common_disk(
+    quick, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(on_ray.RayPool, "_is_shared", lambda *_: False)
+    lab.run(quick, runs=tmp_path, seed=0, twin=False)
+    trained = weights(tmp_path)
+    table = lab.sweep(
+        quick, {"probe.rows": [20, 30]}, seeds=1, runs=tmp_path, device="cpu", executor="ray",
+        address=cluster.address,
+    )  # fmt: skip
+    assert table["reason"].tolist() == ["", ""]
+    assert table["clean_accuracy.n"].tolist() == [20, 30]
+    assert table["twin.clean_accuracy.n"].tolist() == [20, 30]
+    assert trained.items() <= weights(tmp_path).items(), "no weights were trained again"
+
+
+def task_error(cause):
+    """What Ray makes of an exception in a task."""
+    from ray.exceptions import RayTaskError
+
+    return RayTaskError("_do", "Traceback\n  File …\nError: …", cause, "p", 1, "::1")
+
+
+class Ref:
+    """What a task or a put of `FakeRay` gives: a value, or the error that it is asked for in vain."""
+
+    def __init__(self, value=None, error=None):
+        self.value, self.error = value, error
+
+
+class FakeRay:
+    """Ray within this process: a task is done when it is asked for, and fails with what it rests on."""
+
+    def __init__(self, dying=()):
+        import ray
+
+        self.exceptions, self.__spec__ = ray.exceptions, ray.__spec__
+        self.dying, self.done = dying, []
+
+    def nodes(self):
+        return []
+
+    def put(self, value):
+        return Ref(value)
+
+    def remote(self, **_):
+        return lambda function: SimpleNamespace(remote=lambda *words: self.call(function, words))
+
+    def call(self, function, words):
+        kind = words[0]["kind"]
+        for word in words:
+            if isinstance(word, Ref) and word.error:
+                return self.raised(word.error)
+        self.done.append(kind)
+        if kind in self.dying:
+            return Ref(error=self.exceptions.WorkerCrashedError())
+        try:
+            return Ref(function(*[word.value if isinstance(word, Ref) else word for word in words]))
+        except Exception as error:
+            return self.raised(error)
+
+    def raised(self, cause):
+        return Ref(error=task_error(cause).as_instanceof_cause())
+
+    def wait(self, refs, num_returns, timeout):
+        return refs[:num_returns], refs[num_returns:]
+
+    def get(self, ref, timeout=None):
+        if ref.error:
+            raise ref.error
+        return ref.value
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Sweeps on a Ray that is none, whose only node has a folder of its own: `fake(dying=[…])`."""
+
+    def install(dying=()):
+        made = FakeRay(dying)
+        monkeypatch.setitem(sys.modules, "ray", made)
+        return made
+
+    monkeypatch.setattr(on_ray.RayPool, "__enter__", lambda pool: pool)
+    monkeypatch.setattr(on_ray.RayPool, "__exit__", lambda *_: None)
+    monkeypatch.setattr(on_ray.RayPool, "_is_shared", lambda *_: False)
+    monkeypatch.setattr(on_ray, "_node_folder", lambda _: tmp_path / "node")
+    return install
+
+
+def on_nodes(experiment, over, runs, **more):
+    """A sweep by the executor."""
+    return lab.sweep(experiment, over, seeds=1, runs=runs, device="cpu", executor="ray", **more)
+
+
+def asked_before(experiment, **probe):
+    return experiment.with_(**{f"probe.{name}": value for name, value in probe.items()})
+
+
+@pytest.mark.parametrize(
+    ("before", "twin"),
+    [({"rows": 20}, True), ({}, False), ({"split": "validation"}, True), ({"triggers": ["cf"]}, False)],
+    ids=["other rows", "no twin", "validation only", "other triggers"],
+)
+def test_what_is_missing_of_a_run_that_lies_here_is_measured_elsewhere(quick, fake, tmp_path, before, twin):
+    fake()
+    runs = tmp_path / "runs"
+    first = lab.run(asked_before(quick, **before), runs=runs, seed=0, twin=twin)
+    (first.path / "note.md").write_text("mine")
+    trained, former = weights(runs), first.headline
+    predictions = first.predictions
+    table = on_nodes(quick, {"poison.count": [12]}, runs)
+    assert table["reason"].tolist() == [""]
+    assert table["run"].tolist() == [first.id]
+    assert table["twin.clean_accuracy.n"].tolist() == [30]
+    assert trained.items() <= weights(runs).items()
+    assert (first.path / "note.md").read_text() == "mine"
+    if before:
+        assert first.headline == former
+        pd.testing.assert_frame_equal(first.predictions, predictions)
+    assert [e.get("stage") for e in RunFolder(first.path).read_events()].count("finished") == 2
+
+
+def test_cells_that_differ_in_their_probe_alone_are_one_run_with_both(quick, fake, tmp_path):
+    fake()
+    runs = tmp_path / "runs"
+    over = {"probe.rows": [20, 30]}
+    table = on_nodes(quick, over, runs)
+    assert table["reason"].tolist() == ["", ""]
+    assert table["run"].nunique() == 1
+    local = lab.sweep(quick, over, seeds=1, runs=tmp_path / "local", device="cpu", executor="inline")
+    pd.testing.assert_frame_equal(table, local)
+
+
+def test_a_disk_of_a_node_that_is_full_is_told_in_one_sentence(quick, fake, tmp_path, monkeypatch):
+    fake()
+
+    def full(*_, **__):
+        raise LabError("Cannot write to /tmp: the disk is full.")
+
+    lab.run(quick.twin(), runs=tmp_path / "runs", seed=0)
+    monkeypatch.setattr(on_ray, "unpack_runs", full)
+    table = on_nodes(quick, {"poison.count": [4]}, tmp_path / "runs")
+    assert table["reason"].tolist() == ["Cannot write to /tmp: the disk is full."]
+
+
+def test_what_a_task_raised_is_its_sentence_and_no_traceback(tmp_path):
+    raised = task_error(LabError("The disk is full."))
+    deeper = task_error(raised)
+    for error in (raised, raised.as_instanceof_cause(), deeper.as_instanceof_cause()):
+        assert on_ray._sentence(error) == "The disk is full."
+    assert on_ray._sentence(ValueError("one\ntwo")) == "ValueError: one"
+
+
+@pytest.mark.parametrize("dying", ["twin", "base"])
+def test_a_cell_whose_twin_or_base_is_lost_is_tried_without(quick, fake, tmp_path, dying):
+    ray = fake(dying=[dying])
+    (tmp_path / "base.json").write_text(json.dumps(quick.to_dict()))
+    over = {"base.model": [str(tmp_path / "base.json")]} if dying == "base" else {"poison.count": [4]}
+    table = on_nodes(quick, over, tmp_path / "runs")
+    assert dying in ray.done
+    assert table["reason"].tolist() == [""]
+    assert table["twin.clean_accuracy.n"].tolist() == [30]
+
+
+def test_a_cell_that_is_lost_itself_is_told_once(quick, fake, tmp_path):
+    ray = fake(dying=["twin", "cell"])
+    table = on_nodes(quick, {"poison.count": [4]}, tmp_path / "runs")
+    assert ray.done == ["twin", "cell"]
+    assert table["reason"].str.startswith("Ray gave it up: WorkerCrashedError").all()
 
 
 def nodes(*resources):

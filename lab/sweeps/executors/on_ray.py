@@ -1,9 +1,11 @@
 """Jobs as Ray tasks: Ray places them by their resources, and does those of a lost node again elsewhere.
 
-Needs are object references, so Ray itself keeps the order. Where all nodes see the runs folder, jobs work in
-it and a run that was begun on a lost node goes on from its checkpoint. Where they do not, each job works in a
-folder of its node, runs travel through the object store, and the driver unpacks what comes back; at the end
-those folders are removed from the nodes that still answer.
+Needs are object references, so Ray itself keeps the order; a job whose need is lost is asked for again
+without it. Where all nodes see the runs folder, jobs work in it and a run that was begun on a lost node goes
+on from its checkpoint. Where they do not, each job works in a folder of its node, runs travel through the
+object store, and the driver unpacks what comes back; at the end those folders are removed from the nodes that
+still answer. A run that lies here finished, but was probed in another way, travels too, and is not trained
+again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,21 @@ _GRACE = 30.0
 _ALL_LOOK, _ALL_TIDY = 60.0, 10.0
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A job that Ray was asked for.
+
+    Attributes:
+        job: The job.
+        needs: The tasks that it waits for, by key.
+        parcels: References of runs that lie here already.
+    """
+
+    job: SweepJob
+    needs: Mapping[str, Any]
+    parcels: Sequence[Any]
+
+
 class RayPool:
     """A Ray cluster; see `lab.sweeps.executors.Pool`."""
 
@@ -58,7 +76,9 @@ class RayPool:
             )
         self._setting = setting
         self._is_own = False
-        self._refs: dict[Any, SweepJob] = {}
+        self._refs: dict[Any, _Asked] = {}
+        #: The latest task of each job, by key.
+        self._made: dict[str, Any] = {}
         self._token = ""
         self._left_folders = False
 
@@ -95,24 +115,31 @@ class RayPool:
         """Do every job; see `lab.sweeps.executors.Pool`. Events stay on the nodes, outcomes come back."""
         import ray
 
-        made: dict[str, Any] = {}
+        def end(outcome: Outcome) -> None:
+            jobs.end(outcome.key)
+            on_end(outcome)
+
+        self._made = {}  # what Ray keeps for a former plan can go
         is_shared = self._is_shared(ray)
         self._left_folders |= not is_shared
         runs = self._setting.place.runs
-        todo = ray.remote(max_retries=_RETRIES, **self._resources(ray))(_do)
+        task = ray.remote(max_retries=_RETRIES, **self._resources(ray))(_do)
         told = {"folder": str(self._setting.folder), "token": self._token, "shared": is_shared}
+
+        def ask(asked: _Asked) -> None:
+            words = (vars(asked.job), str(runs), self._setting.place.device, told)
+            ref = task.remote(*words, *asked.needs.values(), *asked.parcels)
+            self._made[asked.job.key] = ref
+            self._refs[ref] = asked
+
         for job in jobs.jobs:
-            done = None if is_shared else _done_here(job, runs)
-            if done is not None:
-                made[job.key] = ray.put((done, _packed(runs, done.run)))
-                jobs.end(job.key)
-                on_end(done)
-                continue
-            needs = [made[key] for key in job.needs]
-            if not is_shared:
-                needs += _bases(ray, job, runs)
-            ref = made[job.key] = todo.remote(vars(job), str(runs), self._setting.place.device, told, *needs)
-            self._refs[ref] = job
+            here = _Here() if is_shared else _lying_here(job, runs)
+            parcels = [ray.put((Outcome("", run), _packed(runs, run))) for run in here.runs]
+            if here.is_done:
+                self._made[job.key] = parcels[0]
+                end(Outcome(job.key, here.runs[0]))
+            else:
+                ask(_Asked(job, {key: self._made[key] for key in job.needs}, parcels))
         while self._refs:
             if self._setting.should_stop():
                 from lab.training_stage import StoppedError
@@ -120,11 +147,13 @@ class RayPool:
                 raise StoppedError("The sweep was stopped; ask for it again to go on.")
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=_LOOK)
             for ref in ready:
-                job = self._refs.pop(ref)
-                on_begin(job)
-                outcome = self._fetch(ray, ref, job)
-                jobs.end(job.key)
-                on_end(outcome)
+                asked = self._refs.pop(ref)
+                outcome = self._fetch(ray, ref, asked)
+                if outcome is None:
+                    ask(replace(asked, needs=self._left_of(ray, asked.needs)))
+                else:
+                    on_begin(asked.job)
+                    end(outcome)
 
     def _end_tasks(self, ray: Any) -> None:
         """Cancel what is under way, wait until it has saved, and remove what the nodes wrote beside."""
@@ -138,19 +167,27 @@ class RayPool:
                 tidied = self._on_every_node(ray, _remove_node_folder, self._token)
                 ray.wait(tidied, num_returns=len(tidied), timeout=_ALL_TIDY)
 
-    def _fetch(self, ray: Any, ref: Any, job: SweepJob) -> Outcome:
-        """The outcome of a task, with its runs in the runs folder."""
+    def _fetch(self, ray: Any, ref: Any, asked: _Asked) -> Outcome | None:
+        """The outcome of a task, with its runs in the runs folder; None where a lost need kept it back."""
         try:
             outcome, parcel = ray.get(ref)
             if parcel:
-                unpack_runs(parcel, self._setting.place.runs)
-        except LabError as error:
-            return Outcome(job.key, reason=str(error))
-        except ray.exceptions.RayError as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            return Outcome(job.key, reason=f"Ray gave it up: {type(error).__name__}: {first[:200]}")
+                unpack_runs(parcel, self._setting.place.runs, add=True)
+        except Exception as error:
+            is_rays = isinstance(error, ray.exceptions.RayError)
+            if is_rays and any(_is_lost(ray, need) for need in asked.needs.values()):
+                return None
+            return Outcome(asked.job.key, reason=_sentence(error))
         found: Outcome = outcome
         return found
+
+    def _left_of(self, ray: Any, needs: Mapping[str, Any]) -> dict[str, Any]:
+        """Needs without those that are lost, unless they have been asked for again since."""
+        return {
+            key: self._made[key]
+            for key, ref in needs.items()
+            if self._made[key] is not ref or not _is_lost(ray, ref)
+        }
 
     def _join(self, ray: Any) -> None:
         """Connect to the cluster that was asked for, or start one here that nobody else reaches."""
@@ -220,7 +257,21 @@ def _sees(folder: str, token: str) -> bool:
 def _do(
     asked: dict[str, Any], runs: str, device: str, told: dict[str, Any], *needs: tuple[Outcome, bytes]
 ) -> tuple[Outcome, bytes]:
-    """A task: do a job on this node; its outcome, and its runs where the driver does not see them."""
+    """A task: do a job on this node; its outcome, and its runs where the driver does not see them.
+
+    What fails is an outcome too: an exception would come to the driver as a traceback, and keep Ray from
+    trying the jobs that need this one.
+    """
+    job = SweepJob(**asked)
+    try:
+        return _done(job, Path(runs), device, told, needs)
+    except Exception as error:
+        return Outcome(job.key, reason=_sentence(error)), b""
+
+
+def _done(
+    job: SweepJob, runs: Path, device: str, told: dict[str, Any], needs: Sequence[tuple[Outcome, bytes]]
+) -> tuple[Outcome, bytes]:
     if "torch" not in sys.modules:  # a thread for each core that Ray gave, before torch is there
         for name in thread_variables():
             os.environ[name] = "1"
@@ -228,16 +279,15 @@ def _do(
 
     if not are_kept():
         keep_bases()
-    job = SweepJob(**asked)
     if told["shared"]:
         if not _sees(told["folder"], told["token"]):
             reason = f"The node {socket.gethostname()} does not see the runs folder {runs}."
             return Outcome(job.key, reason=reason), b""
-        return do_job(job, Place(Path(runs), device), lambda _: None), b""
+        return do_job(job, Place(runs, device), lambda _: None), b""
     folder = _node_folder(told["token"])
     for _, parcel in needs:
         if parcel:
-            unpack_runs(parcel, folder)
+            unpack_runs(parcel, folder, add=True)
     outcome = do_job(job, Place(folder, device), lambda _: None)
     return outcome, _packed(folder, outcome.run)
 
@@ -259,26 +309,69 @@ def _packed(runs: Path, run: str) -> bytes:
     return pack_runs(with_what_they_rest_on([runs / run])) if run else b""
 
 
-def _done_here(job: SweepJob, runs: Path) -> Outcome | None:
-    """The outcome of a job whose run lies finished in the driver's folder."""
+@dataclass(frozen=True)
+class _Here:
+    """What lies of a job in the driver's folder.
+
+    Attributes:
+        runs: Finished runs, its own first.
+        is_done: Whether nothing is left to do.
+    """
+
+    runs: Sequence[str] = ()
+    is_done: bool = False
+
+
+def _lying_here(job: SweepJob, runs: Path) -> _Here:
+    """What of a job is finished here: its own run, however it was probed, and the run that it starts from."""
+    own, is_done, state = _standing(job, runs)
+    if not own:  # its base may lack no more than its twin
+        own, _, state = _standing(replace(job, twin=False), runs)
+    if is_done:
+        return _Here([own], is_done)
+    return _Here([*([own] if state == "finished" else []), *_base(job, runs)])
+
+
+def _standing(job: SweepJob, runs: Path) -> tuple[str, bool, str]:
     try:
-        run, is_complete, _ = job_standing(job, runs)
+        return job_standing(job, runs)
     except Exception:  # the job itself will say what is wrong
-        return None
-    return Outcome(job.key, run) if is_complete else None
+        return "", False, ""
 
 
-def _bases(ray: Any, job: SweepJob, runs: Path) -> list[Any]:
-    """The finished run that a job starts from, for nodes that do not see it."""
+def _base(job: SweepJob, runs: Path) -> list[str]:
+    """The finished run that a job starts from, if any."""
     from lab.bases import base_run
 
     try:
         base = base_run(str(job.experiment["base"]["model"]), runs)
     except LabError:
         return []
-    if base is None:
-        return []
-    return [ray.put((Outcome("", base.id), _packed(runs, base.id)))]
+    return [base.id] if base else []
+
+
+def _is_lost(ray: Any, ref: Any) -> bool:
+    """Whether a task ended without an outcome, after all that Ray did for it."""
+    try:
+        ray.get(ref, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def _sentence(error: Exception) -> str:
+    """Why something failed; of a task's error, which prints as a traceback, what was raised in it."""
+    from ray.exceptions import RayError, RayTaskError
+
+    raised: Any = error
+    while isinstance(raised, RayTaskError):
+        raised = raised.cause
+    if isinstance(raised, LabError):
+        return str(raised)
+    told = f"{type(raised).__name__}: {_first_line(raised)}"
+    return f"Ray gave it up: {told}" if isinstance(error, RayError) else told
 
 
 def _check_address(address: str) -> None:
