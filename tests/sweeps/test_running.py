@@ -6,7 +6,7 @@ from lab import cli
 from lab.defend import settle
 from lab.errors import LabError
 from lab.presets import is_sweep, load_sweep, sweep_names
-from lab.sweeps import grid_points, list_sweeps
+from lab.sweeps import grid_points, list_sweeps, stop_sweep
 from lab.sweeps.executors.inline import InlinePool
 from lab.sweeps.records import sweeps_dir
 from lab.training_stage import StoppedError
@@ -381,3 +381,25 @@ def test_a_sweep_is_called_stopped_only_when_its_workers_have_ended(tiny, tmp_pa
         lab.sweep(tiny, {"poison.count": [6, 12]}, seeds=1, runs=tmp_path, executor="inline", on_event=stop)
     assert seen == ["running"], "whoever reads that it was stopped may ask for it again at once"
     assert list_sweeps(tmp_path)[0].state == "stopped"
+
+
+@pytest.mark.parametrize("stage", ["train", "probe"])
+def test_one_worker_stops_in_the_middle_of_a_run_which_goes_on_later(tiny, tmp_path, stage):
+    long = tiny.with_(**{"training.steps": 60, "training.epochs": 0})
+    how = {"seeds": 1, "twin": False, "runs": tmp_path, "executor": "inline"}
+    seen = []
+
+    def stop(event):
+        if event["kind"] == "progress" and event["stage"] == stage:
+            seen.append(event["done"])
+            if len(seen) == 1:
+                stop_sweep(list_sweeps(tmp_path)[0].id, tmp_path)
+
+    with pytest.raises(StoppedError, match="The sweep was stopped"):
+        lab.sweep(long, {"adapter.rank": [1, 2]}, on_event=stop, **how)
+    assert len(seen) <= 2, "not one step or text more than was under way"
+    (found,) = list_sweeps(tmp_path)
+    assert (found.state, [cell["reason"] for cell in found.cells]) == ("stopped", ["", ""])
+    assert len(lab.list_runs(tmp_path)) == 1
+    table = lab.sweep(long, {"adapter.rank": [1, 2]}, **how)
+    assert table["state"].tolist() == ["finished"] * 2
