@@ -97,7 +97,8 @@ def _render_sweep(id: str, before: str) -> None:
 def _render_state(sweep: SweepState) -> None:
     done, total = sweep.jobs
     finished = sum(cell["state"] == "finished" for cell in sweep.cells)
-    text = f"It {_SAYS.get(sweep.state, sweep.state)}: {finished} of {len(sweep.cells)} cells"
+    says = "broke off; it goes on where it was" if sweep.reason else _SAYS.get(sweep.state, sweep.state)
+    text = f"It {says}: {finished} of {len(sweep.cells)} cells"
     if sweep.state == "running":
         text += f"; {sweep.stage}, {done} of {total} jobs"
         text += f", {sweep.per_minute:.1f} a minute" if sweep.per_minute == sweep.per_minute else ""
@@ -109,6 +110,8 @@ def _render_state(sweep: SweepState) -> None:
         name = panels.MEANINGS.get(str(sweep.best.get("measure")), (str(sweep.best.get("measure")), ""))[0]
         until_now = "" if sweep.state == "finished" else " so far"
         st.caption(f"Highest {plain(name)}{until_now} {sweep.best['value']:.1%}: {plain(point, 160)}.")
+    if sweep.reason:
+        st.error(plain(sweep.reason, 300), icon=":material/error:")
     failed = [cell for cell in sweep.cells if cell["state"] == "failed"]
     for cell in failed[:5]:
         st.warning(f"{plain(_point(cell), 160)}: {plain(str(cell['reason']), 300)}", icon=":material/error:")

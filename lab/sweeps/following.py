@@ -80,9 +80,9 @@ class Following:
         self._write(now=len(self._ended) == len(self._jobs))
         self._listen(self._event(outcome, places, line))
 
-    def close(self, state: str) -> None:
-        """Write how the sweep ended."""
-        self._write(now=True, state=state)
+    def close(self, state: str, reason: str = "") -> None:
+        """Write how the sweep ended, and why where that is no cell's doing."""
+        self._write(now=True, state=state, reason=reason)
 
     def _event(self, outcome: Outcome, places: list[int], line: dict[str, Any]) -> dict[str, Any]:
         cell = self._cells[places[0]] if places else {}
@@ -122,10 +122,11 @@ class Following:
         waiting = len(self._jobs) - len(self._ended)
         return waiting * (time.monotonic() - self._start) / len(done)
 
-    def _write(self, *, now: bool = False, state: str = "running") -> None:
+    def _write(self, *, now: bool = False, state: str = "running", reason: str = "") -> None:
         told = {
             **self._about,
             "state": state,
+            "reason": reason,
             "stage": self._stage,
             "cells": self._main,
             "jobs": self._count(),

@@ -46,7 +46,7 @@ class SweepState:
 
     Attributes:
         id: Its id.
-        state: One of `SWEEP_STATES`; "failed" where a cell is.
+        state: One of `SWEEP_STATES`; "failed" where a cell is, or the sweep broke off.
         asked: What was asked: experiment, over, arms, seeds, tune, twin.
         cells: For each cell point, seed, state (one of `CELL_STATES`), run and reason.
         jobs: Jobs done and in all, of the present stage: tuning, or cells and their twins.
@@ -56,6 +56,7 @@ class SweepState:
         best: The best cell so far: point, seed, run, measure, value; {} before the first.
         executor: Who does it, and with how many workers.
         workers: How many.
+        reason: Why it broke off, in one sentence; "" where it did not.
         created: When it was first asked, in seconds since 1970.
         updated: When this was written.
     """
@@ -71,6 +72,7 @@ class SweepState:
     best: dict[str, Any] = field(default_factory=dict)
     executor: str = ""
     workers: int = 1
+    reason: str = ""
     created: float = 0.0
     updated: float = 0.0
 
@@ -106,6 +108,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         raise LabError(f"No sweep {id[:60]!r} in {sweeps_dir(runs)}.")
     told = read_json(folder / "state.json")
     told = told if isinstance(told, dict) else {}
+    state = _state(folder, told)
 
     def number(key: str) -> float:
         value = told.get(key)
@@ -114,7 +117,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
     done, total = told.get("jobs", (0, 0))
     return SweepState(
         id=id,
-        state=_state(folder, told),
+        state=state,
         asked=dict(plan.get("asked", {})),
         cells=list(told.get("cells", [])),
         jobs=(int(done), int(total)),
@@ -124,6 +127,8 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         best=dict(told.get("best", {})),
         executor=str(told.get("executor", "")),
         workers=int(told.get("workers", 1)),
+        # one that goes on has its former end in the record until it begins
+        reason=str(told.get("reason", "")) if state == "failed" else "",
         created=float(plan.get("created", 0.0)),
         updated=float(told.get("updated", 0.0)),
     )

@@ -186,14 +186,16 @@ class _Drive:
     def __enter__(self) -> _Drive:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         if not self.has_begun:
             return
-        if kind is not None:
-            self.following.close("stopped")
-        else:
+        if error is None:
             has_failed = any(line.found.get("state") != "finished" for line in self.lines_made)
             self.following.close("failed" if has_failed else "finished")
+        elif _is_stop(error):
+            self.following.close("stopped")
+        else:
+            self.following.close("failed", _sentence(error))
 
     def lines(self) -> list[Line]:
         """Do everything; the table's lines, in the order of the cells."""
@@ -278,3 +280,15 @@ class _Drive:
 
 def _failed(reason: str) -> dict[str, Any]:
     return {"run": "", "state": "failed", "reason": reason}
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Whether somebody wanted the end, so that nothing is wrong."""
+    from lab.training_stage import StoppedError
+
+    return isinstance(error, (StoppedError, KeyboardInterrupt))
+
+
+def _sentence(error: BaseException) -> str:
+    """What broke a sweep off, in one sentence."""
+    return str(error) if isinstance(error, LabError) else " ".join(f"{type(error).__name__}: {error}".split())

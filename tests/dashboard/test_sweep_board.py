@@ -44,6 +44,15 @@ def test_a_finished_sweep_is_a_map_of_its_cells(page, one, poisoned, tiny):
     assert "too wide" in said(app)
 
 
+def test_a_sweep_that_broke_off_says_why_and_can_go_on(page, one, poisoned, tiny):
+    why = "Workers cannot start (exit code 1): **no** torch."
+    record(one, tiny, "failed", cells=[cell(poisoned, 4), cell("", 2, state="waiting")], reason=why)
+    app = healthy(page("compare", one))
+    assert "broke off; it goes on where it was: 1 of 2 cells" in said(app)
+    assert r"\*\*no\*\* torch" in app.error[0].value
+    assert not named(app.button, "Go on").disabled
+
+
 def test_a_sweep_whose_process_is_gone_can_go_on(page, one, poisoned, tiny, monkeypatch):
     id = record(one, tiny, "running", cells=[cell(poisoned, 4), cell("", 2, state="waiting")])
     assert read_sweep(id, one).state == "killed", "nobody holds it"

@@ -4,7 +4,7 @@ import pytest
 import lab
 from lab import cli
 from lab.defend import settle
-from lab.errors import LabError
+from lab.errors import LabError, RunFailedError
 from lab.presets import is_sweep, load_sweep, sweep_names
 from lab.sweeps import grid_points, list_sweeps, stop_sweep
 from lab.sweeps.executors.inline import InlinePool
@@ -403,3 +403,24 @@ def test_one_worker_stops_in_the_middle_of_a_run_which_goes_on_later(tiny, tmp_p
     assert len(lab.list_runs(tmp_path)) == 1
     table = lab.sweep(long, {"adapter.rank": [1, 2]}, **how)
     assert table["state"].tolist() == ["finished"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (KeyboardInterrupt(), "stopped", ""),
+        (RunFailedError("Workers cannot start (exit code 1): no torch."), "failed", "Workers cannot start"),
+        (OSError(28, "No space left\non device"), "failed", "OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_sweep_that_broke_off_says_why(tiny, tmp_path, monkeypatch, error, state, reason):
+    def work(*_):
+        raise error
+
+    monkeypatch.setattr(InlinePool, "run", work)
+    with pytest.raises(type(error)):
+        lab.sweep(tiny, {"adapter.rank": [1, 2]}, seeds=1, runs=tmp_path, executor="inline")
+    (found,) = list_sweeps(tmp_path)
+    assert found.state == state
+    assert found.reason.startswith(reason)
+    assert bool(found.reason) == bool(reason)
