@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from lab.sweeps.asking import Lost
 from lab.sweeps.doing import Listener, Outcome
 from lab.sweeps.grid import Cell
 from lab.sweeps.plan import SweepJob
@@ -22,7 +23,8 @@ class Following:
 
     Args:
         record: Where the state is written.
-        listen: Called with `{"kind": "sweep", …}` after every job that ends.
+        listen: Called with `{"kind": "sweep", …}` after every job that ends, and with
+            `{"kind": "tuning", …}` for each tuning that lost candidates.
         measure: What the best cell is told by, the largest being best.
         about: What does not change: executor, workers.
     """
@@ -37,6 +39,7 @@ class Following:
         self._stage = "cells"
         self._start = time.monotonic()
         self._best: dict[str, Any] = {}
+        self._tunings: list[dict[str, Any]] = []
 
     def begin(self, stage: str, cells: Sequence[Cell], jobs: Sequence[SweepJob], keys: Sequence[str]) -> None:
         """Begin a stage: "tuning" or "cells"; `keys` names the job of each cell."""
@@ -56,6 +59,12 @@ class Following:
         self._main = [
             {"point": c.shown, "seed": c.seed, "state": "waiting", "run": "", "reason": ""} for c in cells
         ]
+
+    def tuned(self, lost: Sequence[tuple[dict[str, Any], Lost]]) -> None:
+        """Note and tell which points were tuned without some of the candidates."""
+        self._tunings = [{"point": point, "text": str(of), "failed": of.failed} for point, of in lost]
+        for told in self._tunings:
+            self._listen({"kind": "tuning", "step": -1, **told})
 
     def begun(self, job: SweepJob) -> None:
         """Note that a worker has taken a job."""
@@ -133,5 +142,6 @@ class Following:
             "per_minute": self.per_minute(),
             "left": self.left(),
             "best": self._best,
+            "tunings": self._tunings,
         }
         self._record.write(told, now=now)

@@ -6,7 +6,7 @@ from lab import cli
 from lab.defend import settle
 from lab.errors import LabError, RunFailedError
 from lab.presets import is_sweep, load_sweep, sweep_names
-from lab.sweeps import grid_points, list_sweeps, stop_sweep
+from lab.sweeps import grid_points, list_sweeps, preview_sweep, stop_sweep
 from lab.sweeps.executors.inline import InlinePool
 from lab.sweeps.records import sweeps_dir
 from lab.training_stage import StoppedError
@@ -214,6 +214,63 @@ def test_every_point_of_a_sweep_can_be_tuned(tiny):
     )
     assert set(table["training.learning_rate"]) <= {1e-6, 1e-2}
     assert set(table["split"]) == {"test"}
+    assert not [column for column in table if column.startswith("tuning")], "every candidate was tried"
+
+
+def test_a_candidate_that_failed_is_told_of(tiny, tmp_path, monkeypatch, capsys):
+    quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline", "adapter.alpha": 4.0})
+    (tmp_path / "quick.toml").write_text(quick.to_toml())
+    words = ["--over", "poison.count=2,4", "--set", "base.model=tiny", "--tune", "adapter.rank=33,2"]
+    words += ["--seeds", "1", "--no-twin", "--workers", "1", "--csv", str(tmp_path / "table.csv")]
+    monkeypatch.setattr("sys.argv", ["lab", "sweep", str(tmp_path / "quick.toml"), *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1, "the one that failed might have been the best"
+    (found,) = list_sweeps()
+    assert (found.state, found.reason) == ("failed", "")
+    assert [cell["state"] for cell in found.cells] == ["finished"] * 2
+    assert [told["point"] for told in found.tunings] == [{"poison.count": 2}, {"poison.count": 4}]
+    (said,) = {told["text"] for told in found.tunings}
+    assert said.startswith("tuning: 1 of 2 candidates failed, the first: ")
+    assert "32 wide" in said
+    assert said.endswith(".")
+    assert f"poison.count = 4: {said}" in " ".join(capsys.readouterr().err.split())
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table["adapter.rank"].tolist() == [2, 2]
+    assert table["tuning"].tolist() == [said] * 2
+    assert table["tuning.failed"].tolist() == [1, 1]
+
+
+def test_a_candidate_that_diverged_is_told_of_and_no_failure(tiny, tmp_path):
+    quick = tiny.with_(**{"training.steps": 30, "probe.scope": "headline"})
+    tune = {"over": {"training.learning_rate": [1e30, 1e-2]}}
+    how = {"seeds": 1, "twin": False, "tune": tune, "runs": tmp_path}
+    events = []
+    table = lab.sweep(quick, {"adapter.kind": ["lora"]}, on_event=events.append, **how)
+    said = "tuning: 1 of 2 candidates diverged."
+    assert table[["state", "training.learning_rate", "tuning", "tuning.failed"]].to_numpy().tolist() == [
+        ["finished", 1e-2, said, 0]
+    ]
+    (event,) = [event for event in events if event["kind"] == "tuning"]
+    assert (event["point"], event["text"]) == ({"adapter.kind": "lora"}, said)
+    (found,) = list_sweeps(tmp_path)
+    assert found.state == "finished"
+    foreseen = preview_sweep(quick, {"adapter.kind": ["lora"]}, **how)
+    assert foreseen.cells[0] == {
+        "adapter.kind": "lora", "seed": 0, "run": table["run"][0], "state": "finished", "reason": "",
+        "training.learning_rate": 1e-2,
+    }  # fmt: skip
+
+
+def test_a_tuning_that_only_diverged_leaves_nothing_to_run(tiny, tmp_path):
+    tune = {"over": {"training.learning_rate": [1e30]}}
+    how = {"seeds": 1, "twin": False, "tune": tune, "runs": tmp_path}
+    quick = tiny.with_(**{"training.steps": 30, "probe.scope": "headline"})
+    table = lab.sweep(quick, {}, **how)
+    assert table["state"].tolist() == ["failed"]
+    assert "tuning" not in table, "its reason says so"
+    (line,) = preview_sweep(quick, {}, **how).cells
+    assert (line["state"], line["reason"]) == ("failed", table["reason"][0])
 
 
 def test_an_unknown_measure_is_refused(tiny):
