@@ -97,7 +97,7 @@ def _render_sweep(id: str, before: str) -> None:
 def _render_state(sweep: SweepState) -> None:
     done, total = sweep.jobs
     finished = sum(cell["state"] == "finished" for cell in sweep.cells)
-    text = f"It {_SAYS.get(sweep.state, sweep.state)}: {finished} of {len(sweep.cells)} cells"
+    text = f"It {_state_said(sweep)}: {finished} of {len(sweep.cells)} cells"
     if sweep.state == "running":
         text += f"; {sweep.stage}, {done} of {total} jobs"
         text += f", {sweep.per_minute:.1f} a minute" if sweep.per_minute == sweep.per_minute else ""
@@ -109,10 +109,22 @@ def _render_state(sweep: SweepState) -> None:
         name = panels.MEANINGS.get(str(sweep.best.get("measure")), (str(sweep.best.get("measure")), ""))[0]
         until_now = "" if sweep.state == "finished" else " so far"
         st.caption(f"Highest {plain(name)}{until_now} {sweep.best['value']:.1%}: {plain(point, 160)}.")
+    if sweep.reason:
+        st.error(plain(sweep.reason, 300), icon=":material/error:")
+    for tuning in sweep.tunings[:5]:
+        st.warning(plain(_without_some(tuning), 300), icon=":material/error:")
     failed = [cell for cell in sweep.cells if cell["state"] == "failed"]
     for cell in failed[:5]:
         st.warning(f"{plain(_point(cell), 160)}: {plain(str(cell['reason']), 300)}", icon=":material/error:")
     _render_moves(sweep)
+
+
+def _state_said(sweep: SweepState) -> str:
+    if sweep.reason:
+        return "broke off; it goes on where it was"
+    if sweep.state == "failed" and not any(cell["state"] == "failed" for cell in sweep.cells):
+        return "is done, but some candidates of a tuning failed"
+    return _SAYS.get(sweep.state, sweep.state)
 
 
 def _render_moves(sweep: SweepState) -> None:
@@ -135,6 +147,12 @@ def _render_moves(sweep: SweepState) -> None:
     ):
         go_on_sweep(sweep.id, readers.runs_folder())
         st.rerun()
+
+
+def _without_some(tuning: dict[str, Any]) -> str:
+    """What is said of a point that was tuned without some of its candidates."""
+    point = ", ".join(f"{_said(k)} {v}" for k, v in tuning["point"].items())
+    return f"{point}{': ' if point else ''}{tuning['text']}"
 
 
 def _point(cell: dict[str, Any]) -> str:

@@ -96,7 +96,8 @@ def sweep_command(
         print_sweep(table, [*grid, *(["arm"] if how["arms"] else []), *tuned, *asked])
         for reason in table.loc[table["state"] == "failed", "reason"]:
             typer.echo(f"failed: {reason}", err=True)
-    if (table["state"] != "finished").any():
+        _tell_lost(table, [*(["arm"] if how["arms"] else []), *grid])
+    if (table["state"] != "finished").any() or ("tuning.failed" in table and table["tuning.failed"].any()):
         raise typer.Exit(1)
 
 
@@ -160,6 +161,17 @@ def _grid_piece(option: str, piece: str) -> tuple[str, list[Any]]:
     if isinstance(whole, list):
         return key.strip(), whole
     return key.strip(), [parse_value(part.strip(), key.strip()) for part in text.split(",")]
+
+
+def _tell_lost(table: Any, point: list[str]) -> None:
+    """Say once for each point that it was tuned without some of its candidates."""
+    from lab.console.sweeps import tuning_line
+
+    if "tuning" not in table:
+        return
+    for line in table[table["tuning"] != ""].drop_duplicates([*point, "tuning"]).to_dict("records"):
+        told = {"point": {key: line[key] for key in point}, "text": line["tuning"]}
+        typer.echo(tuning_line(told), err=True)
 
 
 def _show_preview(found: Any, as_json: bool) -> None:

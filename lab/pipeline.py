@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.defend import settle
-from lab.errors import LabError, NotTrainableError, RunFailedError
+from lab.errors import DivergedError, LabError, NotTrainableError, RunFailedError
 from lab.experiment import Experiment
 from lab.files import read_json, write_json
 from lab.job import Job, Listener
@@ -337,7 +337,7 @@ def _failures_recorded(folder: RunFolder, is_new: bool) -> Iterator[None]:
         raise
     except (LabError, KeyboardInterrupt) as error:
         if isinstance(error, RunFailedError):
-            _write_failure(folder, str(error))
+            _write_failure(folder, str(error), diverged=isinstance(error, DivergedError))
         raise
     except Exception as error:
         with contextlib.suppress(Exception):
@@ -345,6 +345,7 @@ def _failures_recorded(folder: RunFolder, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _write_failure(folder: RunFolder, reason: str) -> None:
+def _write_failure(folder: RunFolder, reason: str, *, diverged: bool = False) -> None:
     if is_main():
-        write_json(folder.path / "failure.json", {"reason": reason, "time": round(time.time(), 3)})
+        told = {"reason": reason, "diverged": diverged, "time": round(time.time(), 3)}
+        write_json(folder.path / "failure.json", told)

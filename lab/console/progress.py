@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lab.console.sweeps import sweep_line, sweep_pace
+from lab.console.sweeps import sweep_line, sweep_pace, tuning_line
 from lab.console.words import QUIET, SHORT_NAMES, missing, percent
 from lab.summaries import RELIANCE
 
@@ -83,6 +83,8 @@ class ProgressView:
                 f"cell {event['done'] + 1} of {event['total']}: {point} seed = {event['seed']}",
                 highlight=False,
             )
+        elif kind == "tuning":
+            self.console.print(Text(tuning_line(event)))
         elif kind == "source":
             self.console.print(
                 f"{event['name']}, {event['done'] + 1} of {event['total']}", style="bold", highlight=False

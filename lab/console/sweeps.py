@@ -62,6 +62,12 @@ def sweep_line(event: Mapping[str, Any]) -> str:
     return f"{where}: {who}{': ' if how else ''}{how}"
 
 
+def tuning_line(told: Mapping[str, Any]) -> str:
+    """The line for a point that was tuned without some of its candidates."""
+    point = ", ".join(f"{k} = {v}" for k, v in told["point"].items())
+    return f"{point}{': ' if point else ''}{told['text']}"
+
+
 def sweep_pace(event: Mapping[str, Any]) -> str:
     """How fast a sweep goes, how long it will still take, and its best cell so far."""
     parts = []

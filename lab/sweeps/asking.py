@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,48 @@ from lab.sweeps.grid import (
     read_tuning,
     seed_list,
 )
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The candidates of one tuning that could not be chosen, since there is no run to look at.
+
+    Attributes:
+        tried: How many candidates there were in all.
+        diverged: How many trained until their loss was not finite: a finding, and the same when asked again.
+        failed: How many failed in another way, of which one might have been the best.
+        reason: Why the first of these failed.
+    """
+
+    tried: int
+    diverged: int
+    failed: int
+    reason: str
+
+    @classmethod
+    def of(cls, lines: Sequence[Mapping[str, Any]], diverged: Sequence[bool]) -> Lost:
+        """Count them.
+
+        Args:
+            lines: For each candidate its line of the table.
+            diverged: For each whether it diverged.
+        """
+        reasons = [
+            str(line.get("reason", ""))
+            for line, is_finding in zip(lines, diverged, strict=True)
+            if line["state"] == "failed" and not is_finding
+        ]
+        return cls(len(lines), sum(diverged), len(reasons), reasons[0] if reasons else "")
+
+    def __bool__(self) -> bool:
+        return bool(self.failed or self.diverged)
+
+    def __str__(self) -> str:
+        of = f"of {self.tried} candidates"
+        told = [f"{self.diverged} {of} diverged"] if self.diverged else []
+        if self.failed:
+            told.append(f"{self.failed} {of} failed, the first: {self.reason.rstrip('.')}")
+        return f"tuning: {'; '.join(told)}."
 
 
 class Asked:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from lab.detached import start_detached
 from lab.errors import LabError
 from lab.experiment import Experiment
+from lab.files import writing_to
 from lab.paths import runs_dir
 from lab.sweeps.asking import Asked
 from lab.sweeps.grid import Grid
 from lab.sweeps.records import SweepRecord, ask_again, list_sweeps, read_sweep, sweeps_dir
+
+#: Seconds to wait for another process that is about to start a sweep, which takes it a part of one.
+_PATIENCE = 10.0
 
 
 def start_sweep(
@@ -40,13 +47,13 @@ def start_sweep(
         The id of its record: `lab.sweeps.read_sweep` says how far it is. The same sweep has the same id.
 
     Raises:
-        LabError: What is asked could not be, or a sweep is being run already.
+        LabError: What is asked could not be, or a sweep is being run, or about to be.
     """
     asked = Asked.read(experiment, over, arms=arms, seeds=seeds, tune=tune, twin=twin)
     record = SweepRecord(runs_dir(runs), asked.described())
-    _check_idle(runs)
-    record.plan()
-    _start(record.id, runs)
+    with _alone(runs):
+        record.plan()
+        _start(record.id, runs)
     return record.id
 
 
@@ -54,11 +61,11 @@ def go_on_sweep(id: str, runs: str | Path | None = None) -> None:
     """Start a sweep again that was stopped, killed, or has failed cells; what is finished is read.
 
     Raises:
-        LabError: There is none of this id, or a sweep is being run already.
+        LabError: There is none of this id, or a sweep is being run, or about to be.
     """
     read_sweep(id, runs)
-    _check_idle(runs)
-    _start(id, runs)
+    with _alone(runs):
+        _start(id, runs)
 
 
 def recorded_sweep(id: str, runs: str | Path | None = None) -> tuple[Experiment, dict[str, Any]]:
@@ -76,11 +83,34 @@ def recorded_sweep(id: str, runs: str | Path | None = None) -> tuple[Experiment,
         raise LabError(f"The sweep {id} does not say its {error}.") from None
 
 
+@contextlib.contextmanager
+def _alone(runs: str | Path | None) -> Iterator[None]:
+    """Start a sweep only where there is none: two at once would take each other's cores, and estimates.
+
+    Whoever looks and starts holds a lock, or two would both see that there is none.
+    """
+    folder = sweeps_dir(runs)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    guard = filelock.FileLock(folder / ".starting")
+    try:
+        guard.acquire(timeout=_PATIENCE)
+    except filelock.Timeout:
+        raise LabError(f"Another process is starting a sweep in {folder.parent}; ask again.") from None
+    try:
+        _check_idle(runs)
+        yield
+    finally:
+        guard.release()
+
+
 def _check_idle(runs: str | Path | None) -> None:
-    """Two sweeps at once would take each other's cores, and each other's estimate."""
-    busy = [sweep.id for sweep in list_sweeps(runs) if sweep.state == "running"]
-    if busy:
-        raise LabError(f"The sweep {busy[0]} is being run; wait for it, or stop it first.")
+    for sweep in list_sweeps(runs):
+        if sweep.state == "running":
+            raise LabError(f"The sweep {sweep.id} is being run; wait for it, or stop it first.")
+        # its process still imports; one that never comes is "killed" after a while
+        if sweep.state == "waiting":
+            raise LabError(f"The sweep {sweep.id} is about to begin; wait for it, or stop it once it has.")
 
 
 def _start(id: str, runs: str | Path | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError
+from lab.errors import DivergedError, LabError
 from lab.sweeps.plan import SweepJob
 
 Listener = Callable[[dict[str, Any]], None]
@@ -24,6 +24,7 @@ class Outcome:
         reason: Why it failed, in one sentence; "" where it did not.
         seconds: How long it took.
         worked: Whether anything was trained or measured for it; a finished run is only read.
+        diverged: Whether it failed because the loss stopped being finite, as it will again.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     worked: bool = False
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def do_job(job: SweepJob, place: Place, listen: Listener) -> Outcome:
     start = time.perf_counter()
     where: dict[str, Any] = {"runs": place.runs, "device": place.device, "on_event": heed}
     found = reason = ""
+    diverged = False
     try:
         experiment = Experiment.from_dict(job.experiment)
         if job.kind in ("twin", "parent"):
@@ -74,8 +77,10 @@ def do_job(job: SweepJob, place: Place, listen: Listener) -> Outcome:
         else:
             found = run(experiment, twin=job.twin, **where).id
     except Exception as error:
+        diverged = isinstance(error, DivergedError)
         reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-    return Outcome(job.key, found, reason, round(time.perf_counter() - start, 3), bool(begun))
+    seconds = round(time.perf_counter() - start, 3)
+    return Outcome(job.key, found, reason, seconds, bool(begun), diverged)
 
 
 def job_standing(job: SweepJob, runs: Path) -> tuple[str, bool, str]:

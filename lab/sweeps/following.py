@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from lab.sweeps.asking import Lost
 from lab.sweeps.doing import Listener, Outcome
 from lab.sweeps.grid import Cell
 from lab.sweeps.plan import SweepJob
@@ -22,7 +23,8 @@ class Following:
 
     Args:
         record: Where the state is written.
-        listen: Called with `{"kind": "sweep", …}` after every job that ends.
+        listen: Called with `{"kind": "sweep", …}` after every job that ends, and with
+            `{"kind": "tuning", …}` for each tuning that lost candidates.
         measure: What the best cell is told by, the largest being best.
         about: What does not change: executor, workers.
     """
@@ -37,6 +39,7 @@ class Following:
         self._stage = "cells"
         self._start = time.monotonic()
         self._best: dict[str, Any] = {}
+        self._tunings: list[dict[str, Any]] = []
 
     def begin(self, stage: str, cells: Sequence[Cell], jobs: Sequence[SweepJob], keys: Sequence[str]) -> None:
         """Begin a stage: "tuning" or "cells"; `keys` names the job of each cell."""
@@ -56,6 +59,12 @@ class Following:
         self._main = [
             {"point": c.shown, "seed": c.seed, "state": "waiting", "run": "", "reason": ""} for c in cells
         ]
+
+    def tuned(self, lost: Sequence[tuple[dict[str, Any], Lost]]) -> None:
+        """Note and tell which points were tuned without some of the candidates."""
+        self._tunings = [{"point": point, "text": str(of), "failed": of.failed} for point, of in lost]
+        for told in self._tunings:
+            self._listen({"kind": "tuning", "step": -1, **told})
 
     def begun(self, job: SweepJob) -> None:
         """Note that a worker has taken a job."""
@@ -80,9 +89,9 @@ class Following:
         self._write(now=len(self._ended) == len(self._jobs))
         self._listen(self._event(outcome, places, line))
 
-    def close(self, state: str) -> None:
-        """Write how the sweep ended."""
-        self._write(now=True, state=state)
+    def close(self, state: str, reason: str = "") -> None:
+        """Write how the sweep ended, and why where that is no cell's doing."""
+        self._write(now=True, state=state, reason=reason)
 
     def _event(self, outcome: Outcome, places: list[int], line: dict[str, Any]) -> dict[str, Any]:
         cell = self._cells[places[0]] if places else {}
@@ -122,15 +131,17 @@ class Following:
         waiting = len(self._jobs) - len(self._ended)
         return waiting * (time.monotonic() - self._start) / len(done)
 
-    def _write(self, *, now: bool = False, state: str = "running") -> None:
+    def _write(self, *, now: bool = False, state: str = "running", reason: str = "") -> None:
         told = {
             **self._about,
             "state": state,
+            "reason": reason,
             "stage": self._stage,
             "cells": self._main,
             "jobs": self._count(),
             "per_minute": self.per_minute(),
             "left": self.left(),
             "best": self._best,
+            "tunings": self._tunings,
         }
         self._record.write(told, now=now)

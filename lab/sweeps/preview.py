@@ -11,6 +11,7 @@ from lab.defend import settle
 from lab.errors import LabError
 from lab.estimates import estimate_seconds
 from lab.experiment import Experiment
+from lab.files import read_json
 from lab.paths import runs_dir
 from lab.sweeps.asking import Asked
 from lab.sweeps.crew import check_executor, choose_crew
@@ -169,32 +170,50 @@ class _Look:
         return {name: round(value / share, 1) for name, value in found.items()}
 
 
-def _look_at_tunings(asked: Asked, look: _Look) -> dict[str, Any]:
-    """What was chosen for each point whose tuning is finished; what is missing of the others is counted."""
-    chosen: dict[str, Any] = {}
+def _look_at_tunings(asked: Asked, look: _Look) -> dict[str, dict[str, Any] | LabError]:
+    """What was chosen for each point whose tuning is done, or why nothing could be; others are counted."""
+    chosen: dict[str, dict[str, Any] | LabError] = {}
     for point, cells in asked.tuning_cells().items():
         found = look.cells(cells, twin=asked.tuning_twin, kind="tunings")
-        if all(state == "finished" for _, state, _ in found):
-            from lab.record import Run
-
-            lines = [
-                cell_line(Run(look.runs / run, probe=settle(cell.experiment).probe))
-                for cell, (run, _, _) in zip(cells, found, strict=True)
-            ]
-            chosen[point] = asked.choose(lines)
+        lines = [
+            _tried(look.runs / run, cell, state) for cell, (run, state, _) in zip(cells, found, strict=True)
+        ]
+        known = [line for line in lines if line]
+        if len(known) < len(lines):
+            continue
+        try:
+            chosen[point] = asked.choose(known)
+        except LabError as error:
+            chosen[point] = error
     return chosen
 
 
-def _look_at_cells(asked: Asked, tuned: Mapping[str, Any], look: _Look) -> list[dict[str, Any]]:
+def _tried(run: Path, cell: Cell, state: str) -> dict[str, Any]:
+    """The line of a candidate that was tried, also where its loss was not finite; {} for any other."""
+    if state == "finished":
+        from lab.record import Run
+
+        return cell_line(Run(run, probe=settle(cell.experiment).probe))
+    failure = (read_json(run / "failure.json") if state == "failed" else None) or {}
+    return {"state": state, "reason": str(failure["reason"])} if failure.get("diverged") else {}
+
+
+def _look_at_cells(
+    asked: Asked, tuned: Mapping[str, dict[str, Any] | LabError], look: _Look
+) -> list[dict[str, Any]]:
     """What is known of each cell, with what was tuned where that is known too."""
-    cells = [asked.with_chosen(cell, tuned.get(cell.point, {})) for cell in asked.cells]
-    known = look.cells(cells, twin=asked.twin)
+    due = [cell for cell in asked.cells if not isinstance(tuned.get(cell.point), LabError)]
+    chosen = {point: values for point, values in tuned.items() if not isinstance(values, LabError)}
+    known = iter(look.cells([asked.with_chosen(c, chosen.get(c.point, {})) for c in due], twin=asked.twin))
     lines = []
-    for cell, (run, state, reason) in zip(cells, known, strict=True):
-        if asked.tuning.over and cell.point not in tuned:
-            run, state, reason = "", "after tuning", ""
-        lines.append(
-            {**cell.shown, "seed": cell.seed, "run": run, "state": state, "reason": reason,
-             **tuned.get(cell.point, {})}
-        )  # fmt: skip
+    for cell in asked.cells:
+        values = tuned.get(cell.point, {})
+        if isinstance(values, LabError):
+            run, state, reason, values = "", "failed", str(values), {}
+        else:
+            run, state, reason = next(known)
+            if asked.tuning.over and cell.point not in tuned:
+                run, state, reason = "", "after tuning", ""
+        line = {"seed": cell.seed, "run": run, "state": state, "reason": reason}
+        lines.append({**cell.shown, **line, **values})
     return lines

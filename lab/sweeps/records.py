@@ -46,7 +46,8 @@ class SweepState:
 
     Attributes:
         id: Its id.
-        state: One of `SWEEP_STATES`; "failed" where a cell is.
+        state: One of `SWEEP_STATES`; "failed" where a cell is, or a tuning's candidate, or the sweep broke
+            off.
         asked: What was asked: experiment, over, arms, seeds, tune, twin.
         cells: For each cell point, seed, state (one of `CELL_STATES`), run and reason.
         jobs: Jobs done and in all, of the present stage: tuning, or cells and their twins.
@@ -54,8 +55,11 @@ class SweepState:
         per_minute: Cells trained in a minute; NaN before the first.
         left: Seconds that it will still take; NaN where that is unknown.
         best: The best cell so far: point, seed, run, measure, value; {} before the first.
+        tunings: For each point that was tuned without some candidates, since those failed: point, text, and
+            failed, how many did otherwise than by diverging.
         executor: Who does it, and with how many workers.
         workers: How many.
+        reason: Why it broke off, in one sentence; "" where it did not.
         created: When it was first asked, in seconds since 1970.
         updated: When this was written.
     """
@@ -69,8 +73,10 @@ class SweepState:
     per_minute: float = float("nan")
     left: float = float("nan")
     best: dict[str, Any] = field(default_factory=dict)
+    tunings: list[dict[str, Any]] = field(default_factory=list)
     executor: str = ""
     workers: int = 1
+    reason: str = ""
     created: float = 0.0
     updated: float = 0.0
 
@@ -106,6 +112,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         raise LabError(f"No sweep {id[:60]!r} in {sweeps_dir(runs)}.")
     told = read_json(folder / "state.json")
     told = told if isinstance(told, dict) else {}
+    state = _state(folder, told)
 
     def number(key: str) -> float:
         value = told.get(key)
@@ -114,7 +121,7 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
     done, total = told.get("jobs", (0, 0))
     return SweepState(
         id=id,
-        state=_state(folder, told),
+        state=state,
         asked=dict(plan.get("asked", {})),
         cells=list(told.get("cells", [])),
         jobs=(int(done), int(total)),
@@ -122,8 +129,11 @@ def read_sweep(id: str, runs: str | Path | None = None) -> SweepState:
         per_minute=number("per_minute"),
         left=number("left"),
         best=dict(told.get("best", {})),
+        tunings=list(told.get("tunings", [])),
         executor=str(told.get("executor", "")),
         workers=int(told.get("workers", 1)),
+        # one that goes on has its former end in the record until it begins
+        reason=str(told.get("reason", "")) if state == "failed" else "",
         created=float(plan.get("created", 0.0)),
         updated=float(told.get("updated", 0.0)),
     )

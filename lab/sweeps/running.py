@@ -14,7 +14,7 @@ from lab.matching import with_drifted, with_matched
 from lab.paths import runs_dir
 from lab.presets import load_experiment
 from lab.showing import showing
-from lab.sweeps.asking import Asked, best_values
+from lab.sweeps.asking import Asked, Lost, best_values
 from lab.sweeps.crew import Crew, check_executor, choose_crew
 from lab.sweeps.doing import Outcome, Place
 from lab.sweeps.executors import Pool
@@ -76,7 +76,8 @@ def sweep(
         address: Of a Ray cluster: "auto" or HOST:PORT; "" starts Ray on this machine alone.
         most_cells: More cells than this are refused.
         on_event: Called with every event of every run, with `{"kind": "cell", …}` before each cell, and with
-            `{"kind": "sweep", …}` (done, total, per_minute, left in seconds, best, …) after each job.
+            `{"kind": "sweep", …}` (done, total, per_minute, left in seconds, best, …) after each job; with
+            `{"kind": "tuning", …}` (point, text) for each tuning that lost candidates.
 
     Returns:
         One line per cell: arm (where there are arms), the grid's keys, seed, what was tuned, run, state,
@@ -87,6 +88,9 @@ def sweep(
         A key's column holds what was trained with. Where a defense such as "full" or "low_rank" sets a key
         itself, that is not what the grid asked for (nor is a rank that full fine-tuning does not have, NaN):
         then what was asked, which tells the cells apart, stands for every cell under `asked.` and the key.
+
+        Where candidates of some tuning failed, `tuning` says so in a sentence for the cells that were tuned
+        without them ("" for others), and `tuning.failed` how many failed otherwise than by diverging.
 
     Raises:
         LabError: On a key or value that no cell could have, a key that would overwrite another, or an
@@ -181,19 +185,23 @@ class _Drive:
         about = {"executor": crew.executor, "workers": crew.team.count}
         self.following = Following(record, listen, asked.tuning.measure, about)
         self.lines_made: list[Line] = []
+        self.lost: dict[str, Lost] = {}
         self.has_begun = False
 
     def __enter__(self) -> _Drive:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         if not self.has_begun:
             return
-        if kind is not None:
+        if error is None:
+            has_failed = any(line.found.get("state") != "finished" for line in self.lines_made)
+            has_failed |= any(lost.failed for lost in self.lost.values())
+            self.following.close("failed" if has_failed else "finished")
+        elif _is_stop(error):
             self.following.close("stopped")
         else:
-            has_failed = any(line.found.get("state") != "finished" for line in self.lines_made)
-            self.following.close("failed" if has_failed else "finished")
+            self.following.close("failed", _sentence(error))
 
     def lines(self) -> list[Line]:
         """Do everything; the table's lines, in the order of the cells."""
@@ -211,12 +219,16 @@ class _Drive:
             line.asked.update(values)
             cells.append(asked.with_chosen(cell, values))
             due.append(line)
-        for cell, line, found in zip(cells, due, self._stage("cells", cells, twin=asked.twin), strict=True):
+        stage = self._stage("cells", cells, twin=asked.twin)
+        for cell, line, (found, _) in zip(cells, due, stage, strict=True):
             # what was trained with comes first; the run itself has the last word
             with contextlib.suppress(LabError):
                 keys = {k: v for k, v in line.asked.items() if "." in k}
                 line.found.update(trained_with(cell.experiment, keys))
             line.found.update(found)
+        if self.lost:
+            for cell, line in zip(asked.cells, lines, strict=True):
+                line.found.update(_lost_columns(self.lost.get(cell.point)))
         self.listen(
             {"kind": "cell", "done": len(lines), "total": len(lines), "point": {}, "seed": -1}
         )  # fmt: skip
@@ -233,19 +245,24 @@ class _Drive:
         found = iter(self._stage("tuning", flat, twin=self.asked.tuning_twin))
         chosen: dict[str, dict[str, Any] | LabError] = {}
         for point, cells in tried.items():
-            lines = [next(found) for _ in cells]
+            lines, diverged = zip(*(next(found) for _ in cells), strict=True)
             try:
                 chosen[point] = self.asked.choose(lines)
-            except LabError as error:
+            except LabError as error:  # every cell says so
                 chosen[point] = error
+                continue
+            if lost := Lost.of(lines, diverged):
+                self.lost[point] = lost
+        firsts = self.asked.points()
+        self.following.tuned([(firsts[point].shown, lost) for point, lost in self.lost.items()])
         return chosen
 
-    def _stage(self, name: str, cells: Sequence[Cell], *, twin: bool) -> list[dict[str, Any]]:
-        """Do some cells and all that they need; what the table says of each."""
+    def _stage(self, name: str, cells: Sequence[Cell], *, twin: bool) -> list[tuple[dict[str, Any], bool]]:
+        """Do some cells and all that they need; what the table says of each, and whether it diverged."""
         jobs, keys = plan_jobs(cells, twin=twin)
         self.following.begin(name, cells, jobs, keys)
         by_key = {key: cell for cell, key in zip(reversed(cells), reversed(keys), strict=True)}
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, tuple[dict[str, Any], bool]] = {}
         begun = 0
 
         def begin(job: SweepJob) -> None:
@@ -258,9 +275,11 @@ class _Drive:
                 begun += 1
 
         def end(outcome: Outcome) -> None:
+            line: dict[str, Any] = {}
             if outcome.key in by_key:
-                found[outcome.key] = self._line(by_key[outcome.key], outcome)
-            self.following.ended(outcome, found.get(outcome.key, {}))
+                line = self._line(by_key[outcome.key], outcome)
+                found[outcome.key] = line, outcome.diverged
+            self.following.ended(outcome, line)
 
         self.pool.run(Schedule(jobs), begin, end, lambda _, event: self.listen(event))
         return [found[key] for key in keys]
@@ -276,5 +295,22 @@ class _Drive:
             return _failed(f"{type(error).__name__}: {error}")
 
 
+def _lost_columns(lost: Lost | None) -> dict[str, Any]:
+    """What the table says of the tuning of a cell."""
+    return {"tuning": str(lost) if lost else "", "tuning.failed": lost.failed if lost else 0}
+
+
 def _failed(reason: str) -> dict[str, Any]:
     return {"run": "", "state": "failed", "reason": reason}
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Whether somebody wanted the end, so that nothing is wrong."""
+    from lab.training_stage import StoppedError
+
+    return isinstance(error, (StoppedError, KeyboardInterrupt))
+
+
+def _sentence(error: BaseException) -> str:
+    """What broke a sweep off, in one sentence."""
+    return str(error) if isinstance(error, LabError) else " ".join(f"{type(error).__name__}: {error}".split())

@@ -44,6 +44,26 @@ def test_a_finished_sweep_is_a_map_of_its_cells(page, one, poisoned, tiny):
     assert "too wide" in said(app)
 
 
+def test_a_sweep_that_broke_off_says_why_and_can_go_on(page, one, poisoned, tiny):
+    why = "Workers cannot start (exit code 1): **no** torch."
+    record(one, tiny, "failed", cells=[cell(poisoned, 4), cell("", 2, state="waiting")], reason=why)
+    app = healthy(page("compare", one))
+    assert "broke off; it goes on where it was: 1 of 2 cells" in said(app)
+    assert r"\*\*no\*\* torch" in app.error[0].value
+    assert not named(app.button, "Go on").disabled
+
+
+def test_a_sweep_that_was_tuned_without_some_candidates_says_so(page, one, poisoned, tiny):
+    text = "tuning: 1 of 3 candidates failed, the first: **no** memory."
+    lost = {"point": {"adapter.rank": 4}, "text": text, "failed": 1}
+    record(one, tiny, "failed", cells=[cell(poisoned, 4)], tunings=[lost])
+    app = healthy(page("compare", one))
+    assert "is done, but some candidates of a tuning failed: 1 of 1 cells" in said(app)
+    told = app.warning[0].value
+    assert r"\*\*no\*\* memory" in told
+    assert told.replace("\\", "") == f"rank 4: {text}"
+
+
 def test_a_sweep_whose_process_is_gone_can_go_on(page, one, poisoned, tiny, monkeypatch):
     id = record(one, tiny, "running", cells=[cell(poisoned, 4), cell("", 2, state="waiting")])
     assert read_sweep(id, one).state == "killed", "nobody holds it"

@@ -7,13 +7,14 @@ import os
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import lab
 from lab import cli
 from lab.errors import LabError
-from lab.sweeps import go_on_sweep, list_sweeps, preview_sweep, read_sweep, records
+from lab.sweeps import go_on_sweep, list_sweeps, preview_sweep, read_sweep, records, start_sweep
 from lab.sweeps.records import SweepRecord, sweeps_dir
 
 ASKED = {"experiment": {"seed": 0}, "over": {"adapter.rank": [1, 2]}, "seeds": [0]}
@@ -136,6 +137,35 @@ def test_a_sweep_that_is_to_go_on_waits_until_its_process_is_there(tmp_path, mon
     assert read_sweep(record.id, tmp_path).state == "waiting"
     os.utime(record.folder / "plan.json", (time.time() - records._BEGINS - 1,) * 2)
     assert read_sweep(record.id, tmp_path).state == before, "it never came"
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Words of the processes that would have been started."""
+    words = []
+    monkeypatch.setattr("lab.sweeps.background.start_detached", lambda asked, **_: words.append(asked))
+    return words
+
+
+def test_a_sweep_that_has_just_been_started_is_the_only_one(tiny, tmp_path, started):
+    first = start_sweep(tiny, {"adapter.rank": [1]}, runs=tmp_path)
+    for start in (lambda: start_sweep(tiny, {}, runs=tmp_path), lambda: go_on_sweep(first, tmp_path)):
+        with pytest.raises(LabError, match=f"The sweep {first} is about to begin"):
+            start()
+    assert [sweep.id for sweep in list_sweeps(tmp_path)] == [first]
+    assert len(started) == 1
+    os.utime(sweeps_dir(tmp_path) / first / "plan.json", (time.time() - records._BEGINS - 1,) * 2)
+    start_sweep(tiny, {}, runs=tmp_path)
+    assert len(started) == 2, "the first never came"
+
+
+def test_who_looks_whether_a_sweep_runs_looks_alone(tiny, tmp_path, started):
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(start_sweep, tiny, {"adapter.rank": [n]}, runs=tmp_path) for n in range(1, 9)]
+    refused = [call.exception() for call in asked if call.exception()]
+    assert len(started) == 1
+    assert {type(error) for error in refused} == {LabError}
+    assert len(refused) == 7
 
 
 def test_a_damaged_state_that_nobody_works_on_was_killed(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 import lab
 from lab import cli
 from lab.defend import settle
-from lab.errors import LabError
+from lab.errors import LabError, RunFailedError
 from lab.presets import is_sweep, load_sweep, sweep_names
-from lab.sweeps import grid_points, list_sweeps
+from lab.sweeps import grid_points, list_sweeps, preview_sweep, stop_sweep
 from lab.sweeps.executors.inline import InlinePool
 from lab.sweeps.records import sweeps_dir
 from lab.training_stage import StoppedError
@@ -214,6 +214,63 @@ def test_every_point_of_a_sweep_can_be_tuned(tiny):
     )
     assert set(table["training.learning_rate"]) <= {1e-6, 1e-2}
     assert set(table["split"]) == {"test"}
+    assert not [column for column in table if column.startswith("tuning")], "every candidate was tried"
+
+
+def test_a_candidate_that_failed_is_told_of(tiny, tmp_path, monkeypatch, capsys):
+    quick = tiny.with_(**{"training.steps": 2, "probe.scope": "headline", "adapter.alpha": 4.0})
+    (tmp_path / "quick.toml").write_text(quick.to_toml())
+    words = ["--over", "poison.count=2,4", "--set", "base.model=tiny", "--tune", "adapter.rank=33,2"]
+    words += ["--seeds", "1", "--no-twin", "--workers", "1", "--csv", str(tmp_path / "table.csv")]
+    monkeypatch.setattr("sys.argv", ["lab", "sweep", str(tmp_path / "quick.toml"), *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1, "the one that failed might have been the best"
+    (found,) = list_sweeps()
+    assert (found.state, found.reason) == ("failed", "")
+    assert [cell["state"] for cell in found.cells] == ["finished"] * 2
+    assert [told["point"] for told in found.tunings] == [{"poison.count": 2}, {"poison.count": 4}]
+    (said,) = {told["text"] for told in found.tunings}
+    assert said.startswith("tuning: 1 of 2 candidates failed, the first: ")
+    assert "32 wide" in said
+    assert said.endswith(".")
+    assert f"poison.count = 4: {said}" in " ".join(capsys.readouterr().err.split())
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table["adapter.rank"].tolist() == [2, 2]
+    assert table["tuning"].tolist() == [said] * 2
+    assert table["tuning.failed"].tolist() == [1, 1]
+
+
+def test_a_candidate_that_diverged_is_told_of_and_no_failure(tiny, tmp_path):
+    quick = tiny.with_(**{"training.steps": 30, "probe.scope": "headline"})
+    tune = {"over": {"training.learning_rate": [1e30, 1e-2]}}
+    how = {"seeds": 1, "twin": False, "tune": tune, "runs": tmp_path}
+    events = []
+    table = lab.sweep(quick, {"adapter.kind": ["lora"]}, on_event=events.append, **how)
+    said = "tuning: 1 of 2 candidates diverged."
+    assert table[["state", "training.learning_rate", "tuning", "tuning.failed"]].to_numpy().tolist() == [
+        ["finished", 1e-2, said, 0]
+    ]
+    (event,) = [event for event in events if event["kind"] == "tuning"]
+    assert (event["point"], event["text"]) == ({"adapter.kind": "lora"}, said)
+    (found,) = list_sweeps(tmp_path)
+    assert found.state == "finished"
+    foreseen = preview_sweep(quick, {"adapter.kind": ["lora"]}, **how)
+    assert foreseen.cells[0] == {
+        "adapter.kind": "lora", "seed": 0, "run": table["run"][0], "state": "finished", "reason": "",
+        "training.learning_rate": 1e-2,
+    }  # fmt: skip
+
+
+def test_a_tuning_that_only_diverged_leaves_nothing_to_run(tiny, tmp_path):
+    tune = {"over": {"training.learning_rate": [1e30]}}
+    how = {"seeds": 1, "twin": False, "tune": tune, "runs": tmp_path}
+    quick = tiny.with_(**{"training.steps": 30, "probe.scope": "headline"})
+    table = lab.sweep(quick, {}, **how)
+    assert table["state"].tolist() == ["failed"]
+    assert "tuning" not in table, "its reason says so"
+    (line,) = preview_sweep(quick, {}, **how).cells
+    assert (line["state"], line["reason"]) == ("failed", table["reason"][0])
 
 
 def test_an_unknown_measure_is_refused(tiny):
@@ -381,3 +438,46 @@ def test_a_sweep_is_called_stopped_only_when_its_workers_have_ended(tiny, tmp_pa
         lab.sweep(tiny, {"poison.count": [6, 12]}, seeds=1, runs=tmp_path, executor="inline", on_event=stop)
     assert seen == ["running"], "whoever reads that it was stopped may ask for it again at once"
     assert list_sweeps(tmp_path)[0].state == "stopped"
+
+
+@pytest.mark.parametrize("stage", ["train", "probe"])
+def test_one_worker_stops_in_the_middle_of_a_run_which_goes_on_later(tiny, tmp_path, stage):
+    long = tiny.with_(**{"training.steps": 60, "training.epochs": 0})
+    how = {"seeds": 1, "twin": False, "runs": tmp_path, "executor": "inline"}
+    seen = []
+
+    def stop(event):
+        if event["kind"] == "progress" and event["stage"] == stage:
+            seen.append(event["done"])
+            if len(seen) == 1:
+                stop_sweep(list_sweeps(tmp_path)[0].id, tmp_path)
+
+    with pytest.raises(StoppedError, match="The sweep was stopped"):
+        lab.sweep(long, {"adapter.rank": [1, 2]}, on_event=stop, **how)
+    assert len(seen) <= 2, "not one step or text more than was under way"
+    (found,) = list_sweeps(tmp_path)
+    assert (found.state, [cell["reason"] for cell in found.cells]) == ("stopped", ["", ""])
+    assert len(lab.list_runs(tmp_path)) == 1
+    table = lab.sweep(long, {"adapter.rank": [1, 2]}, **how)
+    assert table["state"].tolist() == ["finished"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (KeyboardInterrupt(), "stopped", ""),
+        (RunFailedError("Workers cannot start (exit code 1): no torch."), "failed", "Workers cannot start"),
+        (OSError(28, "No space left\non device"), "failed", "OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_sweep_that_broke_off_says_why(tiny, tmp_path, monkeypatch, error, state, reason):
+    def work(*_):
+        raise error
+
+    monkeypatch.setattr(InlinePool, "run", work)
+    with pytest.raises(type(error)):
+        lab.sweep(tiny, {"adapter.rank": [1, 2]}, seeds=1, runs=tmp_path, executor="inline")
+    (found,) = list_sweeps(tmp_path)
+    assert found.state == state
+    assert found.reason.startswith(reason)
+    assert bool(found.reason) == bool(reason)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lab.sweeps.doing import Outcome, do_job
 from lab.sweeps.executors import Setting
+from lab.sweeps.executors.stopping import Stopper
 from lab.sweeps.plan import SweepJob
 from lab.sweeps.schedule import Schedule
 
@@ -36,12 +37,31 @@ class InlinePool:
             job = jobs.take(affinity)
             if job is None:
                 raise AssertionError("one worker alone never waits")
-            if self._setting.should_stop():
-                from lab.training_stage import StoppedError
-
-                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            self._check_wanted()
             affinity = job.affinity
             on_begin(job)
-            outcome = do_job(job, self._setting.place, lambda event, job=job: on_event(job, event))  # type: ignore[misc]
+            outcome = do_job(job, self._setting.place, self._heeding(job, on_event))
+            if outcome.reason:  # a job that was stopped in the middle has not failed
+                self._check_wanted()
             jobs.end(job.key)
             on_end(outcome)
+
+    def _heeding(
+        self, job: SweepJob, on_event: Callable[[SweepJob, dict[str, Any]], None]
+    ) -> Callable[[dict[str, Any]], None]:
+        """What passes a job's events on, and stops it where that was asked for."""
+        stopper = Stopper(self._setting.place.runs)
+
+        def heed(event: dict[str, Any]) -> None:
+            stopper.follow(event)
+            on_event(job, event)
+            if self._setting.should_stop():
+                stopper.stop()
+
+        return heed
+
+    def _check_wanted(self) -> None:
+        if self._setting.should_stop():
+            from lab.training_stage import StoppedError
+
+            raise StoppedError("The sweep was stopped; ask for it again to go on.")

@@ -6,7 +6,6 @@ the parent is gone or asks to stop, a training saves a checkpoint and ends; othe
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -17,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from lab.sweeps.executors.stopping import Stopper
 
 #: Seconds between two progress events that are passed on.
 _EVERY = 0.25
@@ -39,7 +40,7 @@ class Worker:
         os.dup2(2, 1)
         self._jobs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._training = ""
+        self._stopper = Stopper(runs)
         self._told = 0.0
 
     def work(self) -> int:
@@ -54,7 +55,7 @@ class Worker:
 
         while (asked := self._jobs.get()) is not None and not self._stopping.is_set():
             job = SweepJob(**{**asked, "needs": tuple(asked["needs"])})
-            self._training = ""
+            self._stopper = Stopper(self._runs)
             outcome = do_job(job, Place(self._runs, self._device), self._heed)
             if self._stopping.is_set() and outcome.reason:
                 self._say({"stopped": job.key})
@@ -89,26 +90,14 @@ class Worker:
 
     def _heed(self, event: dict[str, Any]) -> None:
         """Pass an event on, and stop where that was asked for."""
-        kind, stage = event["kind"], event.get("stage", "")
-        if kind == "status" and stage in ("train", "resume"):
-            self._training = str(event.get("run", self._training))
-        elif kind == "status" or (kind == "progress" and stage != "train"):
-            self._training = ""
+        self._stopper.follow(event)
+        kind = event["kind"]
         now = time.monotonic()
         if kind in _PASSED_ON and (kind != "progress" or now - self._told > _EVERY):
             self._told = now if kind == "progress" else self._told
             self._say({"event": event})
         if self._stopping.is_set():
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._training:
-            with contextlib.suppress(OSError):  # at the next step again
-                (self._runs / self._training / "stop").touch()
-            return
-        from lab.training_stage import StoppedError
-
-        raise StoppedError("stopped; ask for it again to go on.")
+            self._stopper.stop()
 
     def _say(self, news: dict[str, Any]) -> None:
         try:
