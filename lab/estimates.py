@@ -67,12 +67,31 @@ class Estimate:
         low: It may as well be done this early.
         high: Or take this long.
         basis: What the estimate stands on, as a sentence.
+        trainings: How many trainings that is, its base's aside: 2 where it has a clean twin.
     """
 
     seconds: float
     low: float
     high: float
     basis: str
+    trainings: int = 1
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run starts from, and what follows from that.
+
+    Attributes:
+        root: The pretrained model at the bottom.
+        has_target: Whether there is a backdoor to measure, its own or its base's.
+        has_twin: Whether there is any poison to have a twin without.
+        base: The base, where that is an experiment to be run first.
+    """
+
+    root: str
+    has_target: bool
+    has_twin: bool
+    base: Experiment | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,7 @@ class _Work:
     """What there is to do, for a run and its twin together.
 
     Attributes:
+        trainings: How many trainings.
         steps: Optimizer steps.
         tokens: Tokens trained on.
         looks: How often the microscope looks.
@@ -87,6 +107,7 @@ class _Work:
         texts: How many texts.
     """
 
+    trainings: int
     steps: float
     tokens: float
     looks: float
@@ -108,43 +129,46 @@ class _Pace:
         return trained + work.probe_tokens * self.probe_token + 2 * self.around
 
 
-def estimate_seconds(experiment: Experiment, runs: str | Path | None = None) -> Estimate:
+def estimate_seconds(
+    experiment: Experiment, runs: str | Path | None = None, *, with_base: bool = True
+) -> Estimate:
     """Estimate how long an experiment takes on this machine, clean twin included.
 
-    A twin that is there already halves the time; the estimate does not know. A base that is still to be run
-    is counted.
+    A twin that is there already halves the time; the estimate does not know.
 
     Args:
         experiment: What is asked.
         runs: The runs folder, whose finished runs tell how fast this machine is.
+        with_base: Count a base that is still to be run.
 
     Raises:
         LabError: A defense does not fit the way of training.
     """
     folder = runs_dir(runs)
     asked = settle(experiment)
-    root, is_poisoned, base = _base(asked, folder)
-    work = _work(asked, is_poisoned)
-    found = _paces(root, asked, folder)
+    start = _start(asked, folder)
+    work = _work(asked, start)
+    found = _paces(start.root, asked, folder)
     if found:
         guesses = [_START + pace.seconds(work) for pace in found]
         middle = statistics.median(guesses)
         # other loads on the machine move a single run by a quarter
         low, high = min(*guesses, 0.75 * middle), max(*guesses, 1.4 * middle)
         count = "1 finished run" if len(found) == 1 else f"{len(found)} finished runs"
-        basis = f"from {count} of {root} here"
+        basis = f"from {count} of {start.root} here"
     else:
-        middle = _START + _AROUND + _guess(root, asked, work)
+        middle = _START + _AROUND + _guess(start.root, asked, work)
         low, high = middle / 2.5, middle * 2.5
         basis = "a rough guess from this machine's matrix rate"
-    rows = _training_rows(asked, _dataset(asked)[0]) * (2 if is_poisoned else 1)
+    rows = _training_rows(asked, _dataset(asked)[0]) * work.trainings
     if cleaning := rows * cleaning_seconds(asked):
         middle, low, high = middle + cleaning, low + cleaning / 2.5, high + cleaning * 2.5
         basis += "; its texts are rewritten before"
-    if base is not None:
+    if with_base and start.base is not None:
+        base = estimate_seconds(start.base, folder)
         middle, low, high = middle + base.seconds, low + base.low, high + base.high
         basis += f"; its base {asked.base.model} is trained first"
-    return Estimate(middle, low, high, basis)
+    return Estimate(middle, low, high, basis, work.trainings)
 
 
 def audit_seconds(model: str, models: int) -> float:
@@ -158,37 +182,40 @@ def audit_seconds(model: str, models: int) -> float:
     return _START + flop / (matrix_rate() * _EFFICIENCY)
 
 
-def _base(asked: Experiment, runs: Path) -> tuple[str, bool, Estimate | None]:
-    """The pretrained model at the bottom, whether there is a backdoor to measure, and the base's own time."""
+def _start(asked: Experiment, runs: Path) -> _Start:
     from lab.presets import load_experiment, preset_names
 
-    model, is_poisoned = asked.base.model, bool(asked.target_label)
+    model, has_target, has_twin = asked.base.model, bool(asked.target_label), asked.attack != "none"
     record = read_json(runs / Path(model).name / "experiment.json")
     if isinstance(record, dict):
-        is_poisoned |= bool(record.get("measured_poison", {}).get("target_label"))
-        return str(record.get("root", "")), is_poisoned, None
+        poison = record.get("measured_poison", {})
+        has_target |= bool(poison.get("target_label"))
+        has_twin |= poison.get("attack", "none") != "none"
+        return _Start(str(record.get("root", "")), has_target, has_twin)
     if model in _PARAMETERS or (model not in preset_names() and Path(model).suffix not in (".toml", ".json")):
-        return Path(model).name, is_poisoned, None
+        return _Start(Path(model).name, has_target, has_twin)
     base = load_experiment(model).with_(seed=asked.seed)
-    root, is_base_poisoned, _ = _base(base, runs)
-    start = _COUNT.sub("", settle(base).slug(root))
+    below = _start(base, runs)
+    has_target, has_twin = has_target or below.has_target, has_twin or below.has_twin
+    name = _COUNT.sub("", settle(base).slug(below.root))
     with contextlib.suppress(OSError), os.scandir(runs) as entries:
-        if any(_COUNT.sub("", e.name.rpartition("-")[0]) == start and _written(e.path) for e in entries):
-            return root, is_poisoned or is_base_poisoned, None
-    return root, is_poisoned or is_base_poisoned, estimate_seconds(base, runs)
+        if any(_COUNT.sub("", e.name.rpartition("-")[0]) == name and _written(e.path) for e in entries):
+            return _Start(below.root, has_target, has_twin)
+    return _Start(below.root, has_target, has_twin, base)
 
 
-def _work(e: Experiment, is_poisoned: bool) -> _Work:
-    trainings = 2 if is_poisoned else 1
+def _work(e: Experiment, start: _Start) -> _Work:
+    trainings = 2 if start.has_twin else 1
     rows, length = _dataset(e)
     t = e.training
     wanted = _training_rows(e, rows)
     tokens = t.epochs * wanted * length or t.steps * t.gradient_accumulation * t.batch_tokens
     steps = t.steps or tokens / (t.batch_tokens * t.gradient_accumulation)
-    texts = _texts(e.probe, rows, is_poisoned) * trainings
-    if is_poisoned:
+    texts = _texts(e.probe, rows, start.has_target) * trainings
+    if start.has_twin:
         texts += min(e.probe.rows, rows * _TEST)  # the twin's own headline
     return _Work(
+        trainings=trainings,
         steps=steps * trainings,
         tokens=tokens * trainings,
         looks=(e.probe.snapshots + 1) * trainings,

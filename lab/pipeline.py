@@ -155,6 +155,48 @@ def look_up(
     return run.id, is_complete, run.state() if run.path.exists() else ""
 
 
+def look_up_twin(experiment: Experiment, *, runs: str | Path | None = None) -> tuple[str, str]:
+    """Find out which run an experiment's clean twin would be, and the state of its folder.
+
+    Args:
+        experiment: The experiment whose twin it is.
+        runs: The runs folder.
+
+    Returns:
+        The twin's id and state, as `look_up`, both "" where a base or its twin has to be run first. An
+        experiment without poison, its own or its base's, has no twin: "" and "finished".
+
+    Raises:
+        LabError: The experiment could not be prepared.
+    """
+    folder = runs_dir(runs)
+    prepared = _prepared(settle(experiment), folder, twin=True)
+    if prepared is None:
+        return "", ""
+    if not prepared.is_poisoned:
+        return "", "finished"
+    twin = _prepared_twin(prepared, folder)
+    if twin is None:
+        return "", ""
+    run = RunFolder(folder / twin.run_id)
+    return run.id, run.state() if run.path.exists() else ""
+
+
+def _prepared_twin(prepared: Prepared, runs: Path) -> Prepared | None:
+    """What `_train_twin` would train; None where the base's twin has not been run."""
+    from lab.bases import run_experiment
+    from lab.prepare import prepare
+
+    clean = prepared.experiment.twin()
+    if prepared.base.run:
+        base = prepare(run_experiment(RunFolder(runs / prepared.base.run)), runs)
+        below = _prepared_twin(base, runs) if base.is_poisoned else base
+        if below is None or not RunFolder(runs / below.run_id).finished:
+            return None
+        clean = clean.with_(**{"base.model": below.run_id})
+    return prepare(clean, runs)
+
+
 def _prepared(asked: Experiment, runs: Path, twin: bool) -> Prepared | None:
     """What an experiment would be; None where its base is an experiment that has not been run."""
     from lab.bases import is_preset

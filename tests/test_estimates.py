@@ -103,6 +103,7 @@ def test_a_base_that_is_still_to_be_run_counts_until_it_is_there(tmp_path):
     after = estimate_seconds(asked, tmp_path)
     assert "is trained first" not in after.basis
     assert after.seconds < with_base.seconds / 1.5
+    assert estimate_seconds(asked, tmp_path, with_base=False).seconds == pytest.approx(after.seconds)
     # by its id it is the same, and its backdoor is measured
     by_id = estimate_seconds(asked.with_(**{"base.model": name}), tmp_path)
     assert by_id.seconds == pytest.approx(after.seconds)
@@ -154,6 +155,19 @@ def test_a_conversation_counts_its_prompt(tmp_path):
     head = lab.Experiment.from_dict({"base": {"model": "tiny-chat"}, "data": {"name": "toy"}})
     chat = head.with_(**{"task.kind": "chat"})
     assert 50 < _dataset(chat)[1] - _dataset(head)[1] < 90, "the paper's prompt with its roles has 64 tokens"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "trainings"),
+    [
+        (EXPERIMENT, 2),
+        (EXPERIMENT.twin(), 1),
+        (load_experiment("label-flip"), 2),  # it has no target, and yet a twin
+        (load_experiment("clean-finetune-lora"), 2),
+    ],
+)
+def test_it_says_how_many_trainings_it_counts(tmp_path, experiment, trainings):
+    assert estimate_seconds(experiment, tmp_path).trainings == trainings
 
 
 def test_texts_that_a_model_rewrites_first_are_counted_for_the_run_and_its_twin():

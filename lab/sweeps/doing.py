@@ -91,12 +91,13 @@ def job_standing(job: SweepJob, runs: Path) -> tuple[str, bool, str]:
     """
     from lab.defend import settle
     from lab.experiment import Experiment
-    from lab.pipeline import look_up
+    from lab.pipeline import look_up, look_up_twin
 
     experiment = Experiment.from_dict(job.experiment)
     if job.kind == "twin":
-        experiment = settle(experiment).twin()
-    elif job.kind == "parent":
+        run, state = look_up_twin(experiment, runs=runs)
+        return run, state == "finished", state
+    if job.kind == "parent":
         experiment = settle(experiment).untouched()
     run, is_complete, state = look_up(experiment, runs=runs, twin=job.twin)
-    return run, is_complete or (job.kind in ("twin", "parent") and state == "finished"), state
+    return run, is_complete or (job.kind == "parent" and state == "finished"), state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from lab.defend import settle
 from lab.errors import LabError
-from lab.estimates import estimate_seconds
+from lab.estimates import Estimate, estimate_seconds
 from lab.experiment import Experiment
 from lab.files import read_json
 from lab.paths import runs_dir
@@ -101,7 +102,7 @@ class _Look:
         self.counts = {"runs": 0, "twins": 0, "parents": 0, "bases": 0, "tunings": 0}
         self.basis = ""
         self._low = self._middle = self._high = 0.0
-        self._estimates: dict[str, Any] = {}
+        self._estimates: dict[str, Estimate | None] = {}
         self._known: dict[str, tuple[str, str, str]] = {}
         self._counted: set[str] = set()
 
@@ -145,22 +146,27 @@ class _Look:
         return run, state or "new", ""
 
     def _count(self, job: SweepJob, kind: str) -> None:
+        found = self._estimate(Experiment.from_dict(job.experiment))
+        if job.kind == "twin" and found is not None and found.trainings == 1:
+            return  # the plan did not know that its base is clean
         name = {"cell": kind, "twin": "twins", "parent": "parents", "base": "bases"}[job.kind]
         self.counts[name] = self.counts.get(name, 0) + 1
-        experiment = Experiment.from_dict(job.experiment)
+        if found is None:
+            return
+        # the estimate is for a run with its twin; here each training is a job of its own
+        self._low += found.low / found.trainings
+        self._middle += found.seconds / found.trainings
+        self._high += found.high / found.trainings
+        self.basis = self.basis or found.basis
+
+    def _estimate(self, experiment: Experiment) -> Estimate | None:
+        """How long a run takes without its base, which is a job of its own; None where nobody can say."""
         key = training_key(experiment.with_(seed=0))
         if key not in self._estimates:
-            try:
-                self._estimates[key] = estimate_seconds(experiment, self.runs)
-            except LabError:
-                return
-        found = self._estimates[key]
-        # the estimate is for a run with its twin; here the twin is a job of its own
-        half = 0.5 if experiment.attack != "none" and job.kind != "base" else 1.0
-        self._low += half * found.low
-        self._middle += half * found.seconds
-        self._high += half * found.high
-        self.basis = self.basis or found.basis
+            self._estimates[key] = None
+            with contextlib.suppress(LabError):  # its job will say what is wrong
+                self._estimates[key] = estimate_seconds(experiment, self.runs, with_base=False)
+        return self._estimates[key]
 
     def seconds(self, workers: int) -> dict[str, float]:
         """Seconds with so many workers: middle, low and high."""

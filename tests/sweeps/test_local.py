@@ -15,8 +15,12 @@ import pytest
 import lab
 from lab import cli
 from lab.errors import LabError
+from lab.estimates import estimate_seconds
 from lab.sweeps import list_sweeps, preview_sweep
+from lab.sweeps.doing import job_standing
 from lab.sweeps.executors import EXECUTORS
+from lab.sweeps.grid import Cell
+from lab.sweeps.plan import plan_jobs
 from lab.sweeps.resources import core_count
 from lab.work_queue import thread_share
 
@@ -204,6 +208,49 @@ def test_a_dry_run_counts_twins_once_and_changes_nothing(quick, tmp_path):
     assert (after.finished, after.cells[0]["run"]) == (1, table["run"][0])
     bare = preview_sweep(quick, {"adapter.rank": [1]}, seeds=1, twin=False, runs=tmp_path)
     assert bare.train["twins"] == 0
+
+
+@pytest.fixture
+def fine_tuned(quick, tmp_path):
+    """A clean fine-tuning of a poisoned base that is yet to be run, and that base."""
+    (tmp_path / "base.toml").write_text(quick.to_toml())
+    return quick.twin().with_(**{"base.model": str(tmp_path / "base.toml")}), quick
+
+
+def test_a_dry_run_counts_each_training_over_a_poisoned_base_once(fine_tuned, tmp_path):
+    fine, base = fine_tuned
+    found = preview_sweep(fine, {"adapter.rank": [1, 2]}, seeds=1, runs=tmp_path / "runs")
+    assert found.train == {"runs": 2, "twins": 3, "parents": 0, "bases": 1, "tunings": 0}
+    # each of these for a run and its twin
+    each = [estimate_seconds(fine.with_(**{"adapter.rank": rank}), with_base=False) for rank in (1, 2)]
+    by_hand = sum(estimate.seconds for estimate in (*each, estimate_seconds(base)))
+    assert found.seconds["middle"] == pytest.approx(by_hand, rel=0.01)
+    alone = preview_sweep(fine, {"adapter.rank": [1, 2]}, seeds=1, twin=False, runs=tmp_path / "runs")
+    assert alone.train == {"runs": 2, "twins": 0, "parents": 0, "bases": 1, "tunings": 0}
+    assert alone.seconds["middle"] == pytest.approx(by_hand / 2, rel=0.01)
+
+
+def test_a_dry_run_counts_no_twin_over_a_clean_base(quick, tmp_path):
+    (tmp_path / "base.toml").write_text(quick.twin().to_toml())
+    clean = quick.twin().with_(**{"base.model": str(tmp_path / "base.toml")})
+    found = preview_sweep(clean, {}, seeds=1, runs=tmp_path / "runs")
+    assert found.train == {"runs": 1, "twins": 0, "parents": 0, "bases": 1, "tunings": 0}
+
+
+def test_the_twin_over_a_poisoned_base_is_not_taken_for_the_run_itself(fine_tuned, tmp_path):
+    fine, base = fine_tuned
+    runs = tmp_path / "runs"
+    lab.run(base, runs=runs)
+    lab.run(fine, runs=runs, twin=False)
+    found = preview_sweep(fine, {}, seeds=1, runs=runs)
+    assert found.train == {"runs": 1, "twins": 1, "parents": 0, "bases": 0, "tunings": 0}
+    done = lab.run(fine, runs=runs)
+    jobs, _ = plan_jobs([Cell(fine, {}, 0)], twin=True)
+    _, of_fine = sorted(
+        (job for job in jobs if job.kind == "twin"), key=lambda job: job.experiment["base"]["model"] != "tiny"
+    )
+    assert job_standing(of_fine, runs) == (done.result["twin"], True, "finished")
+    assert preview_sweep(fine, {}, seeds=1, runs=runs).basis == "nothing is left to do"
 
 
 def test_a_dry_run_knows_what_waits_for_a_tuning(quick, tmp_path):
