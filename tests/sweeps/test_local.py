@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import functools
 import json
 import os
 import signal
@@ -149,7 +150,11 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_nothing_had_been(tiny, tmp_
     command = [sys.executable, "-m", "lab", "sweep", str(tmp_path / "long.toml"), "--runs", str(runs)]
     command += ["--over", "adapter.rank=1,2,3,4", "--seeds", "1", "--no-twin"]
     command += ["--workers", "2", "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # whoever runs the tests in a shell's background has told them, and so this process, to ignore a Ctrl-C
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=hears
+    )
     end = time.monotonic() + 240
     while not any('"kind": "train"' in path.read_text() for path in runs.glob("*/events.jsonl")):
         assert time.monotonic() < end
