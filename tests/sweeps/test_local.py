@@ -1,8 +1,8 @@
 """Worker processes: the same weights as a fresh process, lost workers, an interruption, the dry run."""
 
 import contextlib
-import hashlib
 import functools
+import hashlib
 import json
 import os
 import signal
