@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import shutil
 import sys
@@ -9,8 +10,20 @@ ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboard"
 
 
+@pytest.fixture(scope="session")
+def _components_once():
+    """Streamlit's test runner looks through all installed packages for each page, a third of its time."""
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(manifest_scanner, "scan_component_manifests"):  # another version may do it otherwise
+            scan = functools.cache(manifest_scanner.scan_component_manifests)
+            patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
+
+
 @pytest.fixture
-def page(monkeypatch):
+def page(monkeypatch, _components_once):
     """A page over a runs folder, run once: `page("compare", runs, show="dose")`."""
     from streamlit.testing.v1 import AppTest
 
