@@ -137,6 +137,27 @@ def test_a_run_that_lies_here_is_asked_more_on_a_node_without_a_common_disk(
     assert trained.items() <= weights(tmp_path).items(), "no weights were trained again"
 
 
+@pytest.mark.recipe  # starts a cluster
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_twin_whose_worker_dies_takes_no_cell_with_it(quick, cluster, tmp_path, monkeypatch, is_shared):
+    def dying(asked, *words):
+        from lab.sweeps.executors.on_ray import _do
+
+        if asked["kind"] == "twin":
+            os._exit(1)
+        return _do(asked, *words)
+
+    monkeypatch.setattr(on_ray, "_do", dying)
+    monkeypatch.setattr(on_ray, "_RETRIES", 0)
+    monkeypatch.setattr(on_ray.RayPool, "_is_shared", lambda *_: is_shared)
+    table = lab.sweep(
+        quick, {"poison.count": [4, 8]}, seeds=1, runs=tmp_path, device="cpu", executor="ray",
+        address=cluster.address,
+    )  # fmt: skip
+    assert table["reason"].tolist() == ["", ""]
+    assert len(weights(tmp_path)) == 3, "one twin, which a cell trained"
+
+
 def task_error(cause):
     """What Ray makes of an exception in a task."""
     from ray.exceptions import RayTaskError
