@@ -114,7 +114,9 @@ class _Look:
         for key in dict.fromkeys(keys):
             if key not in self._known:
                 self._known[key] = self._state(by_key[key])
-            if self._known[key][1] not in ("finished", "failed"):
+            _, state, reason = self._known[key]
+            # a run that failed is tried again; what no run can be made of is not, nor a candidate that failed
+            if state != "finished" and not reason and not (state == "failed" and kind == "tunings"):
                 self._want(key, by_key, wanted)
         for job in jobs:
             if job.key in wanted and job.key not in self._counted:

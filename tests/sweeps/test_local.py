@@ -222,6 +222,14 @@ def fine_tuned(quick, tmp_path):
     return quick.twin().with_(**{"base.model": str(tmp_path / "base.toml")}), quick
 
 
+def test_a_dry_run_counts_a_run_that_failed_and_is_tried_again(quick, tmp_path):
+    diverging = quick.with_(**{"training.learning_rate": 1e8})
+    table = lab.sweep(diverging, {}, seeds=1, twin=False, runs=tmp_path)
+    assert table["state"].tolist() == ["failed"]
+    found = preview_sweep(diverging, {}, seeds=1, twin=False, runs=tmp_path)
+    assert (found.finished, found.train["runs"]) == (0, 1)
+
+
 def test_a_dry_run_counts_each_training_over_a_poisoned_base_once(fine_tuned, tmp_path):
     fine, base = fine_tuned
     found = preview_sweep(fine, {"adapter.rank": [1, 2]}, seeds=1, runs=tmp_path / "runs")
