@@ -15,7 +15,7 @@ import pytest
 import lab
 from lab.batteries import battery
 from lab.cards import poison_sentence
-from lab.errors import LabError, RunFailedError
+from lab.errors import DivergedError, LabError, RunFailedError
 from lab.examples import with_texts
 from lab.poison import cut
 from lab.probe import Predictor
@@ -245,6 +245,17 @@ def test_a_torn_checkpoint_is_not_resumed_from(tiny, tmp_path):
             (folder / "COMPLETE").touch()
     assert last_checkpoint(tmp_path).name == "checkpoint-10"
     assert not (tmp_path / "checkpoint-20").exists()
+
+
+@pytest.mark.parametrize("looked", [0, 3])
+def test_weights_that_are_no_numbers_are_a_divergence_before_any_spectrum(tiny, looked):
+    broken = tiny.with_(**{"training.learning_rate": 1e30, "training.steps": 1, "probe.snapshots": looked})
+    with pytest.raises(DivergedError, match="stopped being finite by step 1 at learning rate"):
+        lab.run(broken, twin=False)
+    table = lab.list_runs()
+    assert table["state"].tolist() == ["failed"]
+    told = json.loads((lab.paths.runs_dir() / table["id"][0] / "failure.json").read_text())
+    assert told["diverged"] is True
 
 
 def test_a_non_finite_loss_stops_and_says_what_to_lower(tiny):

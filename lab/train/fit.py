@@ -111,7 +111,7 @@ def fine_tune(
             experiment's adapter is put on the base if not given.
 
     Raises:
-        DivergedError: When the loss stops being finite.
+        DivergedError: When the loss, or a weight, stops being finite.
     """
     seed, training = experiment.seed, experiment.training
     full = experiment.adapter.kind == "full"
@@ -277,7 +277,7 @@ class _PlannedTrainer(Trainer):
 
 
 class _Watcher(TrainerCallback):
-    """Turns Trainer's callbacks into the hooks, marks whole checkpoints, and stops on a non-finite loss."""
+    """Turns Trainer's callbacks into the hooks, marks whole checkpoints, and stops on what is not finite."""
 
     def __init__(self, hooks: Hooks, deltas: Deltas, model: Any) -> None:
         self.hooks = hooks
@@ -288,7 +288,16 @@ class _Watcher(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = int(state.global_step)
         self.hooks.on_step(step, int(state.max_steps))
-        if step in self.hooks.snapshot_steps:
+        is_looked_at = step in self.hooks.snapshot_steps
+        if (is_looked_at or step >= state.max_steps) and not _is_finite(self.model):
+            # the loss of this step was that of the weights before it, and no spectrum has such numbers
+            self.failure = (
+                f"The weights stopped being finite by step {step} at learning rate {args.learning_rate:.2g}; "
+                f"lower training.learning_rate, or adapter.alpha."
+            )
+            control.should_training_stop = True
+            return
+        if is_looked_at:
             _snapshot(self.hooks, self.model, self.deltas, step)
         if self.hooks.should_stop() and step < state.max_steps:
             control.should_save = True
@@ -320,6 +329,11 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+
+def _is_finite(model: Any) -> bool:
+    """Whether everything that is trained still has a norm, without which it has no spectrum either."""
+    return all(bool(p.detach().float().norm().isfinite()) for p in model.parameters() if p.requires_grad)
 
 
 def _snapshot(hooks: Hooks, model: Any, deltas: Deltas, step: int) -> None:
