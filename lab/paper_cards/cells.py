@@ -115,9 +115,8 @@ def finished_cells(source: Source, listing: pd.DataFrame, runs: Path) -> pd.Data
     for arm, keys in (plan.arms or {"": {}}).items():
         for point in grid_points(plan.over):
             asked = plan.experiment.with_(**{**keys, **point})
-            found = _one_a_seed(
-                as_probed(matching_runs(table, asked, free), asked, runs, twin=source.twin), free
-            )
+            probed = as_probed(matching_runs(table, asked, free), asked, runs, twin=source.twin)
+            found = _one_a_seed(probed, free)
             shown = {**({"point.arm": arm} if arm else {}), **{f"point.{k}": v for k, v in point.items()}}
             parts.append(found.assign(**{k: [v] * len(found) for k, v in shown.items()}))
     return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)

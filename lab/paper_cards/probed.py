@@ -30,7 +30,7 @@ def as_probed(found: pd.DataFrame, asked: Experiment, runs: Path, *, twin: bool)
         found: Finished runs of one cell, as `lab.list_runs` lists them.
         asked: The cell's experiment, with any seed.
         runs: The folder that the runs lie in.
-        twin: Whether a clean twin has to stand beside the run, where there is something to be clean of.
+        twin: Whether a clean twin has to stand beside the run, where it or its base is poisoned.
 
     Returns:
         The lines with the measures of that probing in place of those that the listing shows, and with
@@ -40,21 +40,24 @@ def as_probed(found: pd.DataFrame, asked: Experiment, runs: Path, *, twin: bool)
 
     from lab.defend import settle
     from lab.probing_stage import probe_id
-    from lab.sweeps.plan import may_have_twin
 
-    settled = settle(asked)
-    wanted, paired = probe_id(settled.probe), twin and may_have_twin(settled)
+    wanted = probe_id(settle(asked).probe)
     lines = []
     for told in found.to_dict("records"):
         line: dict[str, Any] = {str(name): value for name, value in told.items()}
-        probes = (read_json(runs / line["id"] / "result.json") or {}).get("probes")
+        run = runs / line["id"]
+        probes = (read_json(run / "result.json") or {}).get("probes")
         if probes is None:
             lines.append(line)
-        elif (probing := probes.get(wanted)) and (probing.get("twin") or not paired):
+        elif (probing := probes.get(wanted)) and (not twin or probing["twin"] or _is_clean(run)):
             lines.append(line | _measures(found, probing))
-    return pd.DataFrame(
-        lines, columns=list(dict.fromkeys([*found.columns, *(k for ln in lines for k in ln)]))
-    )
+    return pd.DataFrame(lines) if lines else found.iloc[:0]
+
+
+def _is_clean(run: Path) -> bool:
+    """Whether neither the run nor its base has poison, so that there is no twin of it."""
+    record = read_json(run / "experiment.json") or {}
+    return str(record.get("measured_poison", {}).get("attack", "none")) == "none"
 
 
 def _measures(found: pd.DataFrame, probing: Mapping[str, Any]) -> dict[str, float]:

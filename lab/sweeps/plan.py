@@ -81,7 +81,7 @@ class _Plan:
         needs = self._base_needs(settled)
         if after_training(settled):
             needs.append(self._add_parent(settled))
-        if self.twin and may_have_twin(settled):
+        if self.twin and _may_have_twin(settled):
             needs.append(self._add_twin(settled))
         weights = training_key(settled)
         needs += [k for k in (f"twin-{weights}", self._trains.get(weights, "")) if k in self.jobs]
@@ -160,6 +160,6 @@ def _settled(experiment: Experiment) -> Experiment:
         return experiment
 
 
-def may_have_twin(experiment: Experiment) -> bool:
+def _may_have_twin(experiment: Experiment) -> bool:
     """Whether there is poison, or a base that may bring some: a run, or an experiment yet to be run."""
     return experiment.attack != "none" or experiment.base.model not in MODELS

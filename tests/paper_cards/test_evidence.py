@@ -40,8 +40,8 @@ def test_cells_are_found_by_their_settings_whatever_was_tuned(plan, tmp_path):
     assert set(cells["point.poison.count"]) == {8}
 
 
-def _kept(folder, name, **probes):
-    """A run's result with some probings, each a probe, a twin and an attack success rate."""
+def _kept(folder, name, attack="backdoor", **probes):
+    """A run's record and result with some probings, each a probe, a twin and an attack success rate."""
     told = {
         probe_id(probe): {
             "twin": twin,
@@ -50,6 +50,7 @@ def _kept(folder, name, **probes):
         for probe, twin, rate in probes.values()
     }
     (folder / name).mkdir()
+    (folder / name / "experiment.json").write_text(json.dumps({"measured_poison": {"attack": attack}}))
     (folder / name / "result.json").write_text(json.dumps({"probes": told}))
 
 
@@ -71,6 +72,12 @@ def test_a_cell_says_what_it_was_asked_as_the_plan_asks(plan, tmp_path):
         "both": 0.9,
         "alone": 0.8,
     }
+
+
+def test_a_cell_without_poison_has_no_twin_to_wait_for(plan, tmp_path):
+    _kept(tmp_path, "clean", "none", planned=(settle(plan.experiment).probe, "", 0.2))
+    listing = pd.DataFrame([line(cell(plan, "lora", 8, 0), "clean")])
+    assert finished_cells(SWEEP, listing, tmp_path)["attack_success_rate"].tolist() == [0.2]
 
 
 def test_alphas_are_the_same_where_they_come_to_the_same():
