@@ -35,6 +35,11 @@ class MissingAssetError(LabError):
     """A model or dataset is neither in the cache nor to be fetched."""
 
 
+def sentence_of(error: BaseException) -> str:
+    """What an error says, on one line: a mistake's own words, any other's with the name of its kind."""
+    return str(error) if isinstance(error, LabError) else " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def unknown_name(what: str, name: object, valid: Iterable[str]) -> LabError:
     """Build the error for a name that no registry knows, with the nearest valid one first.
 

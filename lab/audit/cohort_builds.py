@@ -22,7 +22,7 @@ from lab.audit.sealing import (
     sealed_folder,
     update_key,
 )
-from lab.errors import LabError, MissingAssetError, unknown_name
+from lab.errors import LabError, MissingAssetError, sentence_of, unknown_name
 from lab.experiment import content_hash
 from lab.paths import kept_folder
 
@@ -216,8 +216,7 @@ def _build_member(
     except MissingAssetError:
         raise  # every member would fail alike
     except Exception as error:
-        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        update_key(place, adapter, state="failed", reason=reason)
+        update_key(place, adapter, state="failed", reason=sentence_of(error))
         return
     took = has_taken(measures) if member.poisoned else None
     update_key(place, adapter, state="sealed", reason="", run=done.id, measures=measures, took=took)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import DivergedError, LabError
+from lab.errors import DivergedError, sentence_of
 from lab.sweeps.plan import SweepJob
 
 Listener = Callable[[dict[str, Any]], None]
@@ -78,7 +78,7 @@ def do_job(job: SweepJob, place: Place, listen: Listener) -> Outcome:
             found = run(experiment, twin=job.twin, **where).id
     except Exception as error:
         diverged = isinstance(error, DivergedError)
-        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        reason = sentence_of(error)
     seconds = round(time.perf_counter() - start, 3)
     return Outcome(job.key, found, reason, seconds, bool(begun), diverged)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.defend import settle
-from lab.errors import LabError
+from lab.errors import LabError, sentence_of
 from lab.estimates import Estimate, estimate_seconds
 from lab.experiment import Experiment
 from lab.files import read_json
@@ -139,10 +139,8 @@ class _Look:
     def _state(self, job: SweepJob) -> tuple[str, str, str]:
         try:
             run, is_complete, state = job_standing(job, self.runs)
-        except LabError as error:
-            return "", "failed", str(error)
         except Exception as error:
-            return "", "failed", f"{type(error).__name__}: {error}"
+            return "", "failed", sentence_of(error)
         if state == "finished" and not is_complete:
             state = "to be measured"  # it was trained, and looked at in another way or without its twin
         return run, state or "new", ""

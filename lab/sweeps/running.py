@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.defend import settle
-from lab.errors import LabError, unknown_name
+from lab.errors import LabError, sentence_of, unknown_name
 from lab.experiment import Experiment
 from lab.matching import with_drifted, with_matched
 from lab.paths import runs_dir
@@ -201,7 +201,7 @@ class _Drive:
         elif _is_stop(error):
             self.following.close("stopped")
         else:
-            self.following.close("failed", _sentence(error))
+            self.following.close("failed", sentence_of(error))
 
     def lines(self) -> list[Line]:
         """Do everything; the table's lines, in the order of the cells."""
@@ -309,8 +309,3 @@ def _is_stop(error: BaseException) -> bool:
     from lab.training_stage import StoppedError
 
     return isinstance(error, (StoppedError, KeyboardInterrupt))
-
-
-def _sentence(error: BaseException) -> str:
-    """What broke a sweep off, in one sentence."""
-    return str(error) if isinstance(error, LabError) else " ".join(f"{type(error).__name__}: {error}".split())

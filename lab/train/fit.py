@@ -291,11 +291,7 @@ class _Watcher(TrainerCallback):
         is_looked_at = step in self.hooks.snapshot_steps
         if (is_looked_at or step >= state.max_steps) and not _is_finite(self.model):
             # the loss of this step was that of the weights before it, and no spectrum has such numbers
-            self.failure = (
-                f"The weights stopped being finite by step {step} at learning rate {args.learning_rate:.2g}; "
-                f"lower training.learning_rate, or adapter.alpha."
-            )
-            control.should_training_stop = True
+            self._diverge("The weights stopped being finite", step, args.learning_rate, control)
             return
         if is_looked_at:
             _snapshot(self.hooks, self.model, self.deltas, step)
@@ -309,13 +305,16 @@ class _Watcher(TrainerCallback):
             return
         step, rate = int(state.global_step), float(logs.get("learning_rate", 0.0))
         if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
-            self.failure = (
-                f"The loss became {logs['loss']} by step {step} at learning rate {rate:.2g}; "
-                f"lower training.learning_rate, or adapter.alpha."
-            )
-            control.should_training_stop = True
+            self._diverge(f"The loss became {logs['loss']}", step, rate, control)
             return
         self.hooks.on_log(step, float(logs["loss"]), rate)
+
+    def _diverge(self, what: str, step: int, rate: float, control: Any) -> None:
+        self.failure = (
+            f"{what} by step {step} at learning rate {rate:.2g}; "
+            "lower training.learning_rate, or adapter.alpha."
+        )
+        control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

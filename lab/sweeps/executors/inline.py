@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.sweeps.doing import Outcome, do_job
 from lab.sweeps.executors import Setting
-from lab.sweeps.executors.stopping import Stopper
+from lab.sweeps.executors.stopping import Stopper, check_wanted
 from lab.sweeps.plan import SweepJob
 from lab.sweeps.schedule import Schedule
 
@@ -37,12 +37,12 @@ class InlinePool:
             job = jobs.take(affinity)
             if job is None:
                 raise AssertionError("one worker alone never waits")
-            self._check_wanted()
+            check_wanted(self._setting.should_stop)
             affinity = job.affinity
             on_begin(job)
             outcome = do_job(job, self._setting.place, self._heeding(job, on_event))
             if outcome.reason:  # a job that was stopped in the middle has not failed
-                self._check_wanted()
+                check_wanted(self._setting.should_stop)
             jobs.end(job.key)
             on_end(outcome)
 
@@ -59,9 +59,3 @@ class InlinePool:
                 stopper.stop()
 
         return heed
-
-    def _check_wanted(self) -> None:
-        if self._setting.should_stop():
-            from lab.training_stage import StoppedError
-
-            raise StoppedError("The sweep was stopped; ask for it again to go on.")

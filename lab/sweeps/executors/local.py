@@ -23,6 +23,7 @@ from lab.errors import RunFailedError
 from lab.files import writing_to
 from lab.sweeps.doing import Outcome
 from lab.sweeps.executors import Setting
+from lab.sweeps.executors.stopping import check_wanted
 from lab.sweeps.plan import SweepJob
 from lab.sweeps.schedule import Schedule
 
@@ -125,10 +126,7 @@ class LocalPool:
 
         while not jobs.is_done:
             self._hand_out(jobs, on_begin)
-            if self._setting.should_stop():
-                from lab.training_stage import StoppedError
-
-                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            check_wanted(self._setting.should_stop)
             try:
                 child, said = self._news.get(timeout=_LOOK)
             except queue.Empty:

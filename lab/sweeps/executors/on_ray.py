@@ -28,6 +28,7 @@ from lab.files import write_text
 from lab.run_packs import pack_runs, unpack_runs, with_what_they_rest_on
 from lab.sweeps.doing import Outcome, Place, do_job, job_standing
 from lab.sweeps.executors import Setting, split_address
+from lab.sweeps.executors.stopping import check_wanted
 from lab.sweeps.plan import SweepJob
 from lab.sweeps.resources import core_count
 from lab.sweeps.schedule import Schedule
@@ -141,10 +142,7 @@ class RayPool:
             else:
                 ask(_Asked(job, {key: self._made[key] for key in job.needs}, parcels))
         while self._refs:
-            if self._setting.should_stop():
-                from lab.training_stage import StoppedError
-
-                raise StoppedError("The sweep was stopped; ask for it again to go on.")
+            check_wanted(self._setting.should_stop)
             ready, _ = ray.wait(list(self._refs), num_returns=1, timeout=_LOOK)
             for ref in ready:
                 asked = self._refs.pop(ref)

@@ -1,10 +1,23 @@
-"""How a job is stopped in the middle, so that it can go on later: the same for every worker."""
+"""How a sweep, and a job in the middle, are stopped so that they can go on: the same for every executor."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def check_wanted(should_stop: Callable[[], bool]) -> None:
+    """End a sweep that somebody wants stopped.
+
+    Raises:
+        StoppedError: Somebody does.
+    """
+    if should_stop():
+        from lab.training_stage import StoppedError
+
+        raise StoppedError("The sweep was stopped; ask for it again to go on.")
 
 
 class Stopper:
