@@ -125,7 +125,7 @@ def thresholds() -> Iterator[list[object]]:
             run = lab.load_run(name)
             s_star = run.surgery(rows=ASKED_ROWS).threshold(scales=[1.0]).s_star
             sys.stdout.write(f"{name}: s* = {s_star:.2f}\n")
-            if math.isinf(s_star):  # nothing lies above it
+            if not math.isfinite(s_star):  # nothing lies above it, or no row gets the target
                 continue
             opened = run.surgery(rows=ASKED_ROWS, split="test")
             flips = opened.threshold(scales=[1.0, ABOVE * s_star]).flips
